@@ -1,0 +1,53 @@
+"""What a result was computed with: versions, device and kernels, recorded beside every cache and run."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import torch
+
+from cachetool.errors import UnknownNameError
+
+RECORDED_PACKAGES = ("cachetool", "numpy", "pillow", "timm", "torch", "zarr")
+
+
+def resolve_device(device: str | None) -> torch.device:
+    """Turn a device's name into a torch device; None takes CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    UnknownNameError
+        The device is unknown to torch, or not on this machine.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UnknownNameError(f"--device {device}: torch cannot use it here ({reason}); try cpu") from error
+    if resolved.type == "meta":
+        raise UnknownNameError("--device meta holds no numbers; try cpu")
+    return resolved
+
+
+def describe_environment(device: torch.device) -> dict[str, str | int]:
+    """Versions, processor, device and attention kernel settings as a JSON-ready dictionary."""
+    facts: dict[str, str | int] = {name: version(name) for name in RECORDED_PACKAGES}
+    facts["python"] = platform.python_version()
+    facts["machine"] = platform.machine()
+    facts["threads"] = torch.get_num_threads()
+    facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    facts["kernel"] = kernel_name(device)
+    return facts
+
+
+def kernel_name(device: torch.device) -> str:
+    """Name of what computes attention and products on a device; results agree bit for bit only within one."""
+    if device.type == "cuda":
+        return f"cuda {torch.version.cuda}, tf32 {'on' if torch.backends.cuda.matmul.allow_tf32 else 'off'}"
+    if device.type == "cpu":
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    return device.type

@@ -1,0 +1,109 @@
+"""Where caches, runs and calibrations lie below the root: the names of design section 3, in one place."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from cachetool.errors import MissingDataError, StoreError, UnknownNameError
+
+DEFAULT_ROOT = "activations"
+
+
+def resolve_root(root: str | Path | None) -> Path:
+    """Directory that holds all caches: the argument, else `CACHETOOL_ROOT`, else `activations`."""
+    return Path(root if root is not None else os.environ.get("CACHETOOL_ROOT", DEFAULT_ROOT))
+
+
+def model_slug(model: str) -> str:
+    """Name of a model as one path component, for example `timm-vit_tiny_patch16_224`."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", model)
+
+
+def cache_path(root: Path, dataset_slug: str, model: str, name: str | None = None) -> Path:
+    """Path of the cache of a model on a data set; `name` replaces the model's name, to keep two keys side by side.
+
+    Raises
+    ------
+    UnknownNameError
+        `name` is not a plain file name.
+    """
+    if name is not None and model_slug(name).strip(".") != name:
+        raise UnknownNameError(
+            f"--name {name!r}: expected letters, digits and any of '_ . + -' with no dot at an end; choose such a name"
+        )
+    return root / dataset_slug / f"{name or model_slug(model)}.zarr"
+
+
+def runs_directory(cache: Path) -> Path:
+    """Directory of the runs that were replayed from a cache."""
+    return cache.with_suffix(".runs")
+
+
+def calibrations_directory(cache: Path) -> Path:
+    """Directory of the calibrations that were computed from a cache."""
+    return cache.with_suffix(".calibrations")
+
+
+def list_caches(root: Path) -> list[Path]:
+    """Paths of all caches below the root, sorted."""
+    return sorted(path for path in root.glob("*/*.zarr") if (path / "zarr.json").is_file())
+
+
+def list_runs(cache: Path) -> list[Path]:
+    """Paths of all runs of a cache, sorted."""
+    return sorted(path for path in runs_directory(cache).glob("*.zarr") if (path / "zarr.json").is_file())
+
+
+def find_cache(cache: str | Path | None, root: str | Path | None = None) -> Path:
+    """Path of the cache that was named, or of the only one below the root.
+
+    `cache` is a path, or `DATASET/MODEL` below the root, with or without `.zarr`.
+
+    Raises
+    ------
+    MissingDataError
+        There is no such cache, or none at all.
+    UnknownNameError
+        No cache was named and there are several; the text lists them.
+    """
+    base = resolve_root(root)
+    if cache is None:
+        found = list_caches(base)
+        if not found:
+            raise MissingDataError(
+                f"no cache below {base}\nmake one with `cachetool extract MODEL DATASET`, or name its root with --root"
+            )
+        if len(found) > 1:
+            listing = "\n".join(f"  {path}" for path in found)
+            raise UnknownNameError(f"{len(found)} caches below {base}; name one of them:\n{listing}")
+        return found[0]
+    tried = [Path(cache), base / cache, base / f"{cache}.zarr"]
+    for path in tried:
+        if (path / "zarr.json").is_file():
+            return path
+    listing = "\n".join(f"  {path}" for path in list_caches(base)) or "  (none)"
+    raise MissingDataError(
+        f"no cache at {' or '.join(str(path) for path in dict.fromkeys(tried))}\ncaches below {base}:\n{listing}"
+    )
+
+
+def check_removable(path: Path) -> None:
+    """Make sure that a path is a cache, run or calibration of ours.
+
+    Raises
+    ------
+    StoreError
+        It is something else; nothing was removed.
+    """
+    document = path / "zarr.json"
+    if path.is_symlink() or not document.is_file() or '"cachetool"' not in document.read_text(errors="replace"):
+        raise StoreError(f"{path} is not a cache, run or calibration of cachetool; nothing was removed")
+
+
+def remove_store(path: Path) -> None:
+    """Remove a cache, run or calibration from disk. Raises `StoreError` as `check_removable` does."""
+    check_removable(path)
+    shutil.rmtree(path)
