@@ -1,0 +1,21 @@
+"""Data sets by name: their images in a fixed order, their annotations, and the transform to a model's input."""
+
+from cachetool.datasets.base import IGNORE, Dataset, KeypointPair
+from cachetool.datasets.catalogue import DatasetEntry, catalogue, open_dataset
+from cachetool.datasets.hashing import hash_images
+from cachetool.datasets.loading import Batch, load_batches
+from cachetool.datasets.transform import Affine, Transform
+
+__all__ = [
+    "IGNORE",
+    "Affine",
+    "Batch",
+    "Dataset",
+    "DatasetEntry",
+    "KeypointPair",
+    "Transform",
+    "catalogue",
+    "hash_images",
+    "load_batches",
+    "open_dataset",
+]

@@ -1,0 +1,145 @@
+"""Batches of model inputs, decoded ahead by worker processes, in the order asked for.
+
+Two kinds of trouble are told apart. Bytes that cannot be decoded are a property of the data set: that image becomes
+NaN and the work goes on. Bytes that changed or vanished since they were hashed would make the cache contradict its
+key: that stops the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sys
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cachetool.datasets.base import listed
+from cachetool.errors import CachetoolError, DatasetError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import torch
+
+    from cachetool.datasets.base import Dataset
+    from cachetool.datasets.transform import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Model inputs of some images."""
+
+    indices: tuple[int, ...]
+    """Index of each image in the data set."""
+    images: torch.Tensor
+    """(image, rgb, row, column), float32, normalised; NaN where the image could not be decoded."""
+    failures: dict[int, str] = field(default_factory=dict)
+    """Message for each image, by its index in the data set, that could not be decoded; it names the file."""
+    changed: tuple[str, ...] = ()
+    """Messages for images whose bytes are not those that were hashed; always empty in what `load_batches` yields."""
+
+
+def load_batches(
+    dataset: Dataset,
+    transform: Transform,
+    batches: Iterable[Sequence[int]],
+    *,
+    sha256: Sequence[str],
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Yield one `Batch` for each sequence of image indices, in that order, whatever the number of workers.
+
+    `sha256` holds the content digest of the images from index 0 (from `hash_images`); the bytes decoded must match it.
+    With `workers` = 0 decoding happens in this process. Raises `DatasetError` naming all images of a batch that changed
+    since they were hashed, and `CachetoolError` where a worker process died.
+    """
+    # Importing torch takes seconds, which listing data sets should not cost.
+    import torch
+    from torch.utils.data import DataLoader
+
+    with warnings.catch_warnings():
+        # More workers than cores are a sensible choice where storage is slow.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[Batch] = DataLoader(
+            _BatchDecoder(dataset, transform, sha256),  # type: ignore[arg-type]
+            sampler=batches,
+            batch_size=None,
+            collate_fn=_unchanged,
+            num_workers=workers,
+            worker_init_fn=_settle_in,
+            generator=torch.Generator(),  # otherwise every call would draw from the user's random numbers
+            # Other start methods run the user's script again in each worker unless it is guarded by `__main__`.
+            multiprocessing_context="fork" if workers > 0 and sys.platform == "linux" else None,
+        )
+        iterator = iter(loader)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            text = str(error)
+            if not text.startswith("DataLoader worker (pid") and "shared memory" not in text:
+                raise  # a defect, which should show where it happened
+            raise CachetoolError(
+                f"a process that decodes images of {dataset.name} died ({text.strip().splitlines()[-1]}). Most often "
+                f"memory or shared memory (/dev/shm) ran out: use fewer workers ({workers} now) or smaller batches"
+            ) from error
+        if batch.changed:
+            raise DatasetError(
+                f"images of {dataset.name} changed since they were hashed, so the cache would contradict its key; "
+                f"leave the files alone while they are read, and start again:{listed(batch.changed)}"
+            )
+        yield batch
+
+
+class _BatchDecoder:
+    """Decodes the images of one batch; the map-style data set that torch's `DataLoader` hands to its workers."""
+
+    def __init__(self, dataset: Dataset, transform: Transform, sha256: Sequence[str]) -> None:
+        self._dataset, self._transform, self._sha256 = dataset, transform, sha256
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        import torch
+        from torch.utils.data import get_worker_info
+
+        size = self._transform.size
+        tensor = torch.full((len(indices), 3, size, size), torch.nan, dtype=torch.float32)
+        if get_worker_info() is not None:
+            # Here a lack of shared memory is an error; when torch shares the tensor later, it would hang the parent.
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+        images = tensor.numpy()
+        failures: dict[int, str] = {}
+        changed: list[str] = []
+        for position, index in enumerate(indices):
+            try:
+                data = self._dataset.read_bytes(index)
+            except ImageError as error:
+                changed.append(str(error))
+                continue
+            if (found := hashlib.sha256(data).hexdigest()) != self._sha256[index]:
+                changed.append(
+                    f"{self._dataset.describe(index)}: SHA-256 {self._sha256[index][:12]}... was hashed, "
+                    f"{found[:12]}... is there now"
+                )
+                continue
+            try:
+                image = self._dataset.decode_bytes(data, index)
+                self._transform.check(*image.size, self._dataset.describe(index))
+            except ImageError as error:
+                failures[index] = str(error)
+            else:
+                images[position] = self._transform.apply(image)
+        return Batch(tuple(int(index) for index in indices), tensor, failures, tuple(changed))
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _settle_in(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal; without this each worker would print its own traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Pillow warns about metadata that the rules of decoding never use.
+    warnings.filterwarnings("ignore", module="PIL")
