@@ -1,0 +1,163 @@
+"""Compute a calibration: mean, variance and more of stored tokens, in one streaming pass over a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cachetool.edits.calibration import Calibration
+from cachetool.edits.grammar import listed
+from cachetool.edits.statistics import TokenStatistics, choose_reference, find_classes
+from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.events import Events, Silent
+from cachetool.store import StoreSpec, to_float32
+from cachetool.tokens import TOKEN_TYPES
+
+DEFAULT_REFERENCE_TOKENS = 1000
+"""Natural tokens that are kept per slot and state for the off-distribution meter."""
+
+
+class TokenReader(Protocol):
+    """What is read from a cache; `cachetool.store.StoreReader` fits."""
+
+    @property
+    def spec(self) -> StoreSpec:
+        """What the cache says about itself."""
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Whether each image could be decoded, bool (image,)."""
+
+    def coverage(self, token_type: str) -> tuple[int, ...]:
+        """States of a token type that are finished for all images."""
+
+    def read(self, token_type: str, layer: int, start: int, stop: int) -> NDArray[Any]:
+        """Tokens of images start to stop, (image, token, channel), in the storage dtype."""
+
+
+def calibrate(
+    reader: TokenReader,
+    *,
+    layers: Sequence[int] | None = None,
+    token_types: Sequence[str] | None = None,
+    images: Sequence[int] | None = None,
+    covariance: bool = False,
+    class_means: bool = True,
+    reference_tokens: int = DEFAULT_REFERENCE_TOKENS,
+    seed: int = 0,
+    events: Events | None = None,
+) -> Calibration:
+    """Compute the statistics of the tokens of a cache, in float64, one block of images at a time.
+
+    Parameters
+    ----------
+    reader
+        The cache.
+    layers
+        States; by default those that are finished for all token types asked for.
+    token_types
+        By default all that the cache holds.
+    images
+        Indices of the calibration images; by default all. Images that could not be read are left out.
+    covariance
+        Compute covariances too: channels x channels numbers per state and slot.
+    class_means
+        Compute means per class, where images have labels.
+    reference_tokens
+        Natural tokens kept per state and slot for the off-distribution meter; 0 for none. Those of every other image
+        are for fitting, the rest are held out.
+    seed
+        Seed of the choice of reference tokens.
+    events
+        Told of progress, in images.
+
+    Raises
+    ------
+    IncompleteError
+        The cache does not hold the states asked for.
+    InvalidEditError
+        No image is left, or an image or token type does not exist.
+    """
+    spec, told = reader.spec, events or Silent()
+    types = _token_types(spec, token_types)
+    covered = _layers(reader, types, layers)
+    chosen = _images(reader, images)
+    labels = find_classes(spec, chosen) if class_means else None
+    kinds = [
+        TokenStatistics(
+            spec,
+            token_type,
+            len(covered),
+            covariance,
+            labels,
+            choose_reference(spec, token_type, chosen, reference_tokens, seed),
+        )
+        for token_type in types
+    ]
+    told.start("calibrate", len(chosen))
+    for start in range(0, len(spec.images), spec.block):
+        stop = min(start + spec.block, len(spec.images))
+        inside = chosen[(chosen >= start) & (chosen < stop)]
+        if len(inside) == 0:
+            continue
+        for kind in kinds:
+            for index, layer in enumerate(covered):
+                stored = reader.read(kind.token_type, layer, start, stop)
+                if len(inside) < stop - start:
+                    stored = stored[inside - start]
+                kind.add(index, to_float32(stored, spec.dtype), inside)
+        told.advance(len(inside))
+
+    arrays: dict[str, Any] = {
+        "layer": np.array(covered, dtype=np.int64),
+        "image_id": np.array([spec.images.image_id[image] for image in chosen], dtype=object),
+        "content_sha256": np.array([spec.images.sha256[image] for image in chosen], dtype=object),
+    }
+    if labels is not None:
+        arrays |= labels.arrays(spec, chosen)
+    for kind in kinds:
+        arrays |= kind.arrays(spec)
+    return Calibration(arrays, spec.key, {"reference_seed": seed, "images": len(chosen)})
+
+
+def _token_types(spec: StoreSpec, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    held = tuple(name for name in TOKEN_TYPES if name in spec.token_types)
+    absent = [name for name in wanted or () if name not in held]
+    if absent:
+        raise InvalidEditError(f"the cache holds {', '.join(held)}; it cannot be calibrated for {listed(absent)}")
+    return held if wanted is None else tuple(name for name in held if name in wanted)
+
+
+def _layers(reader: TokenReader, types: Sequence[str], wanted: Sequence[int] | None) -> tuple[int, ...]:
+    coverage = {token_type: set(reader.coverage(token_type)) for token_type in types}
+    common = set(reader.spec.layers).intersection(*coverage.values())
+    if wanted is None:
+        if not common:
+            raise IncompleteError(f"no state is finished for all of {', '.join(types)}; extract at least one")
+        return tuple(sorted(common))
+    absent = [
+        f"{token_type} at state {listed(lacking)}"
+        for token_type in types
+        if (lacking := sorted(set(wanted) - coverage[token_type]))
+    ]
+    if absent:
+        raise IncompleteError(
+            f"a calibration of states {listed(sorted(set(wanted)))} needs them finished for all images, but the "
+            f"cache lacks {'; '.join(absent)}; extract them first"
+        )
+    return tuple(sorted(set(wanted)))
+
+
+def _images(reader: TokenReader, wanted: Sequence[int] | None) -> NDArray[np.int64]:
+    count = len(reader.spec.images)
+    chosen = np.arange(count) if wanted is None else np.unique(np.asarray(wanted, dtype=np.int64))
+    beyond = chosen[(chosen < 0) | (chosen >= count)]
+    if len(beyond):
+        raise InvalidEditError(f"images are counted from 0 to {count - 1}; there is no image {listed(beyond)}")
+    chosen = chosen[reader.readable[chosen]]
+    if len(chosen) == 0:
+        raise InvalidEditError("a calibration needs at least one readable image, and there is none among those chosen")
+    return chosen

@@ -1,0 +1,141 @@
+"""How a calibration lies on disk: a small Zarr v3 group that plain xarray opens, version 1 of the store format.
+
+For each calibrated token type T of `cls`, `registers`, `patches` (the `register` dimension for registers only):
+
+    T_count           ()                                     tokens per statistic: images (times patches)
+    T_mean            (layer, [register,] channel)           float64
+    T_variance        (layer, [register,] channel)           float64, divisor n
+    T_covariance      (layer, [register,] channel, other_channel)   optional
+    T_class_mean      (layer, class, [register,] channel)    optional, float32
+    T_reference       (layer, [register,] T_reference_row, channel)  optional, float32: for the meter
+    T_reference_image, T_reference_token, T_reference_fit   (T_reference_row): image id, patch index, half
+
+and the coordinates `layer`, `image_id`, `content_sha256` and `label` (image), `class`, `class_name` and `class_count`
+(class); the latter four where labels are known. The key in the root attributes is that of the cache.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from cachetool.errors import DamagedError, StoreError
+from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
+from cachetool.store.format import FORMAT_VERSION
+from cachetool.store.metadata import ROOT, Root, root_document, write_document
+
+_DIMENSIONS = {
+    "layer": ("layer",),
+    "image_id": ("image",),
+    "content_sha256": ("image",),
+    "label": ("image",),
+    "class": ("class",),
+    "class_name": ("class",),
+    "class_count": ("class",),
+}
+
+_STATISTICS = {
+    "count": (),
+    "mean": ("layer", "register", "channel"),
+    "variance": ("layer", "register", "channel"),
+    "covariance": ("layer", "register", "channel", "other_channel"),
+    "class_mean": ("layer", "class", "register", "channel"),
+    "reference": ("layer", "register", "reference_row", "channel"),
+    "reference_image": ("reference_row",),
+    "reference_token": ("reference_row",),
+    "reference_fit": ("reference_row",),
+}
+
+
+_FILL_VALUES = {"f": np.nan, "i": -1, "b": False}
+
+
+def dimensions(name: str) -> tuple[str, ...]:
+    """Dimension names of an array of the artefact."""
+    if name in _DIMENSIONS:
+        return _DIMENSIONS[name]
+    token_type, _, statistic = name.partition("_")
+    kept = (part for part in _STATISTICS[statistic] if part != "register" or token_type == "registers")
+    return tuple(f"{token_type}_{part}" if part == "reference_row" else part for part in kept)
+
+
+def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write a new artefact: built beside its place, then renamed. Raises `StoreError`."""
+    if path.exists():
+        raise StoreError(f"a new calibration needs a free place, but {path} exists; remove it or choose another name")
+    temporary = temporary_name(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        try:
+            group = zarr.create_group(temporary, zarr_format=3, overwrite=True)
+            for name in arrays:
+                _write_array(group, name, np.asarray(arrays[name][...]))
+            documents = {name: json.loads((temporary / name / ROOT).read_bytes()) for name in arrays}
+            about = {"format": FORMAT_VERSION, "kind": "calibration", "key": dict(key), "facts": dict(facts)}
+            coordinates = [name for name in arrays if name in _DIMENSIONS and name not in _DIMENSIONS[name]]
+            attributes = {"cachetool": about, "coordinates": " ".join(coordinates)}
+            write_document(temporary, root_document(attributes, documents))
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_folder(path.parent)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Arrays (opened, not read), key and facts of an artefact. Raises `MissingDataError` or `StoreError`."""
+    root = Root(path)
+    if root.about["kind"] != "calibration":
+        raise StoreError(
+            f"a calibration was expected at {path}, but it is a {root.about['kind']}; "
+            "make one with `cachetool calibrate`"
+        )
+    group = zarr.open_group(path, mode="r")
+    arrays = {name: _StoredArray(path / name, group[name]) for name in root.arrays}
+    return arrays, root.about["key"], root.about["facts"]
+
+
+class _StoredArray:
+    """An array that is read piece by piece, and whose damage is named."""
+
+    def __init__(self, path: Path, array: Any) -> None:
+        self._path = path
+        self._array = array
+
+    def __getitem__(self, where: Any) -> np.ndarray[Any, Any]:
+        """Read a part. Raises `DamagedError` where bytes are wrong or missing."""
+        advice = "remove the calibration and compute it again"
+        try:
+            found = np.asarray(self._array[where])
+        except (ValueError, OSError) as error:
+            raise DamagedError(f"{self._path} is damaged ({error}); {advice}") from error
+        # What is missing reads as the fill value, and nothing that was calibrated is NaN.
+        if found.dtype.kind == "f" and np.isnan(found).any():
+            raise DamagedError(f"{self._path} is damaged (numbers are missing); {advice}")
+        return found
+
+
+def _write_array(group: zarr.Group, name: str, data: np.ndarray[Any, Any]) -> None:
+    """Write one array, one layer a chunk, with checksums."""
+    names = dimensions(name)
+    text = data.dtype.kind in "UOT"
+    array = group.create_array(
+        name,
+        shape=data.shape,
+        dtype="string" if text else data.dtype,
+        chunks=tuple(
+            1 if part == "layer" and data.ndim > 1 else max(size, 1)
+            for part, size in zip(names, data.shape, strict=True)
+        ),
+        compressors=Crc32cCodec(),
+        dimension_names=names,
+        fill_value=_FILL_VALUES.get(data.dtype.kind, ""),
+    )
+    array[...] = data.astype(object) if text else data
