@@ -1,0 +1,265 @@
+"""The loop from 0 with a visitor that stores each state: images to cache, resumable block by block."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cachetool.datasets import Batch, load_batches
+from cachetool.errors import ImageError, KeyMismatchError, UnknownNameError
+from cachetool.events import Events, Silent
+from cachetool.extraction.buffers import BlockBuffer
+from cachetool.extraction.request import Request
+from cachetool.extraction.storage_error import storage_error
+from cachetool.places import model_slug
+from cachetool.store import StoreWriter, create, differences, extend, lock
+
+DEFAULT_BATCH_SIZE = 32
+STORAGE_ERROR_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What an extraction did."""
+
+    path: Path
+    """Where the cache lies."""
+    images: int
+    """Images that the cache covers."""
+    blocks_written: int
+    """Blocks computed and written now; 0 where everything was there."""
+    blocks: int
+    """Blocks of this request, written now or before."""
+    bytes_written: int
+    """Bytes written to shards now."""
+    seconds: float
+    """Wall time of the loop, without opening model and data set."""
+    failed: dict[str, str]
+    """Images that could not be read now: id to message; all their activations are NaN."""
+
+
+def extract(
+    request: Request,
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    part: tuple[int, int] = (1, 1),
+    on_error: str = "stop",
+    events: Events | None = None,
+) -> Extracted:
+    """Store the states of all images that the cache does not hold yet.
+
+    Parameters
+    ----------
+    batch_size
+        Images per forward pass, at most a block; recorded, since kernels may round differently at another size.
+    workers
+        Processes that decode images.
+    part
+        (i, n), 1-based: take the i-th of n equal shares of the blocks, so that n jobs fill one cache.
+    on_error
+        What an unreadable image does: `stop` raises, `continue` stores NaN, marks it in `readable` and reports it.
+
+    Raises
+    ------
+    KeyMismatchError
+        Another key lies at the same place; names the parts that differ.
+    ImageError
+        An image cannot be read, under `on_error="stop"`; names the file. Finished blocks stay.
+    RangeError
+        A value exceeds the range of the storage dtype.
+    StoreError
+        The cache cannot be written.
+    """
+    listener = events or Silent()
+    if on_error not in ("stop", "continue"):
+        raise UnknownNameError(f"--on-error {on_error}: expected stop or continue")
+    if not 1 <= part[0] <= part[1]:
+        raise UnknownNameError(f"--part {part[0]}/{part[1]}: expected i/n with 1 <= i <= n")
+    if batch_size is not None and batch_size < 1:
+        raise UnknownNameError(f"--batch-size {batch_size}: expected at least 1")
+    started = time.monotonic()
+    writer = open_for_writing(request)
+    with lock(request.path, "extract" if part == (1, 1) else f"extract-part-{part[0]}-of-{part[1]}"):
+        loop = _Loop(request, writer, min(batch_size or DEFAULT_BATCH_SIZE, writer.spec.block), on_error, listener)
+        mine = _share(_blocks_of(request, writer.spec.block), part)
+        unfinished = set(writer.pending(request.layers, request.token_types))
+        pending = [block for block in mine if block in unfinished]
+        written = loop.run(pending, workers) if pending else 0
+    return Extracted(
+        path=request.path,
+        images=len(writer.spec.images.image_id),
+        blocks_written=len(pending),
+        blocks=len(mine),
+        bytes_written=written,
+        seconds=time.monotonic() - started,
+        failed=loop.failed,
+    )
+
+
+def open_for_writing(request: Request) -> StoreWriter:
+    """Create the cache, or open the one that is there and extend its coverage to the request.
+
+    Raises
+    ------
+    KeyMismatchError
+        Another key lies at the same place.
+    """
+    if not (request.path / "zarr.json").is_file():
+        create(request.path, request.spec)
+        return StoreWriter(request.path)
+    there = StoreWriter(request.path).spec
+    wanted = request.spec
+    different = differences(wanted.key, there.key)
+    shared = min(len(there.images.image_id), len(wanted.images.image_id))
+    changed = [
+        there.images.image_id[i]
+        for i in range(shared)
+        if (there.images.image_id[i], there.images.sha256[i]) != (wanted.images.image_id[i], wanted.images.sha256[i])
+    ]
+    if changed:
+        different.append(f"images: {len(changed)} of the first {shared} have another id or content ({changed[0]} ...)")
+    if different:
+        listing = "\n".join(f"  {line}" for line in different)
+        raise KeyMismatchError(
+            f"{request.path} holds another cache; what differs (here = asked for now, there = on disk):\n{listing}\n"
+            f"keep both with --name {model_slug(request.model)}-2, or remove that one with `cachetool remove {request.path}`"
+        )
+    missing_types = tuple(name for name in request.token_types if name not in there.token_types)
+    grown = wanted.images if len(wanted.images.image_id) > len(there.images.image_id) else None
+    if missing_types or grown is not None:
+        extend(request.path, images=grown, token_types=missing_types)
+    return StoreWriter(request.path)
+
+
+def default_workers() -> int:
+    """Processes that decode images: one per processor that this process may use, up to 8; none where there is only one."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(processors, 8) if processors > 1 else 0
+
+
+def _blocks_of(request: Request, block: int) -> list[int]:
+    images = len(request.spec.images.image_id)
+    return list(range(-(-images // block)))
+
+
+def _share(blocks: Sequence[int], part: tuple[int, int]) -> list[int]:
+    index, count = part
+    return list(blocks[(index - 1) * len(blocks) // count : index * len(blocks) // count])
+
+
+class _Loop:
+    """Decoding (processes), computing (this thread) and writing (one thread) overlap; a batch never crosses a block."""
+
+    def __init__(self, request: Request, writer: StoreWriter, batch_size: int, on_error: str, events: Events) -> None:
+        self._request = request
+        self._writer = writer
+        self._batch_size = batch_size
+        self._on_error = on_error
+        self._events = events
+        self._device = request.backbone.device
+        self._images = writer.spec.images
+        self._unmeasured = [
+            layer for layer in request.layers if str(layer) not in writer.spec.facts.get("storage_error", {})
+        ]
+        self.failed: dict[str, str] = {}
+
+    def run(self, pending: Sequence[int], workers: int | None) -> int:
+        """Compute and write the pending blocks; returns bytes written."""
+        request = self._request
+        ranges = [self._image_range(block) for block in pending]
+        batches = [
+            range(start, min(start + self._batch_size, last))
+            for first, last in ranges
+            for start in range(first, last, self._batch_size)
+        ]
+        self._events.start("extract", sum(last - first for first, last in ranges))
+        self._record_environment()
+        stream = load_batches(
+            request.dataset,
+            request.transform,
+            batches,
+            sha256=self._images.sha256,
+            workers=default_workers() if workers is None else workers,
+        )
+        written = 0
+        writing: Future[int] | None = None
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as pool:
+            for block, (first, last) in zip(pending, ranges, strict=True):
+                buffer, failed = self._compute_block(stream, first, last)
+                if writing is not None:
+                    written += writing.result()  # at most one block waits, so that memory stays bounded
+                writing = pool.submit(self._writer.write_block, block, buffer.arrays(), request.layers, failed=failed)
+            if writing is not None:
+                written += writing.result()
+        return written
+
+    def _compute_block(self, stream: Iterator[Batch], first: int, last: int) -> tuple[BlockBuffer, dict[str, str]]:
+        spec = self._writer.spec
+        buffer = BlockBuffer(
+            spec.layout, spec.channels, self._request.layers, self._request.token_types, spec.dtype, last - first
+        )
+        failed: dict[str, str] = {}
+        done = first
+        while done < last:
+            batch = next(stream)
+            done += len(batch.indices)
+            failed |= self._report_failures(batch)
+            rows = [row for row, index in enumerate(batch.indices) if index not in batch.failures]
+            if rows:
+                self._compute_batch(batch, rows, first, buffer)
+            self._events.advance(len(batch.indices))
+        return buffer, failed
+
+    def _compute_batch(self, batch: Batch, rows: list[int], first: int, buffer: BlockBuffer) -> None:
+        backbone = self._request.backbone
+        indices = [batch.indices[row] for row in rows]
+        ids = [self._images.image_id[index] for index in indices]
+        position = torch.tensor(indices) - first
+
+        def visit(layer: int, state: torch.Tensor) -> torch.Tensor:
+            buffer.store(layer, position, state, ids)
+            return state
+
+        images = batch.images[rows] if len(rows) < len(batch.indices) else batch.images
+        with torch.inference_mode():
+            moved = images.to(self._device, non_blocking=True)
+            backbone.run(backbone.embed(moved), 0, self._request.layers[-1], visit)
+        self._measure_storage_error(moved)
+
+    def _report_failures(self, batch: Batch) -> dict[str, str]:
+        named = {self._images.image_id[index]: text for index, text in batch.failures.items()}
+        if named and self._on_error == "stop":
+            listing = "\n".join(f"  {text}" for text in named.values())
+            raise ImageError(
+                f"{len(named)} unreadable images:\n{listing}\n"
+                "mend or remove them, or store NaN for them with --on-error continue"
+            )
+        for image_id, text in named.items():
+            self._events.message(f"{image_id} stored as NaN: {text}")
+        self.failed |= named
+        return named
+
+    def _measure_storage_error(self, images: torch.Tensor) -> None:
+        """Once per cache and coverage, on the first batch: what rounding costs the final tokens."""
+        spec = self._writer.spec
+        if spec.dtype == "float32" or not self._unmeasured:
+            return
+        measured = storage_error(self._request.backbone, images[:STORAGE_ERROR_IMAGES], self._unmeasured, spec.dtype)
+        self._writer.update_facts({"storage_error": {**spec.facts.get("storage_error", {}), **measured}})
+        self._unmeasured = []
+
+    def _record_environment(self) -> None:
+        self._writer.update_facts(
+            {"environment": self._request.spec.facts["environment"], "batch_size": self._batch_size}
+        )
+
+    def _image_range(self, block: int) -> tuple[int, int]:
+        size = self._writer.spec.block
+        return block * size, min((block + 1) * size, len(self._images.image_id))

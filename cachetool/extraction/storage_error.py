@@ -1,0 +1,48 @@
+"""The storage-error budget: how far final tokens move when a state is replayed from its rounded copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cachetool.backbones import Backbone
+from cachetool.extraction.buffers import TORCH_DTYPES
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Root mean square of the difference over the root mean square of what was expected, in float64."""
+    difference = (found.double() - expected.double()).square().mean().sqrt()
+    return float(difference / expected.double().square().mean().sqrt())
+
+
+def storage_error(backbone: Backbone, images: torch.Tensor, layers: Sequence[int], dtype: str) -> dict[str, float]:
+    """Relative error of the final normalised tokens when each state is replayed from its rounded copy.
+
+    Parameters
+    ----------
+    images
+        (image, rgb, row, column) float32, normalised, on the backbone's device.
+    layers
+        States to round, one at a time.
+    dtype
+        Storage dtype that rounds them.
+
+    Returns
+    -------
+    Relative root-mean-square error by state (its number as text, ready for JSON).
+    """
+    states: dict[int, torch.Tensor] = {}
+
+    def keep(layer: int, state: torch.Tensor) -> torch.Tensor:
+        states[layer] = state
+        return state
+
+    with torch.inference_mode():
+        exact = backbone.normalize(backbone.run(backbone.embed(images), 0, backbone.depth, keep))
+        errors = {}
+        for layer in layers:
+            rounded = states[layer].to(TORCH_DTYPES[dtype]).float()
+            found = backbone.normalize(backbone.run(rounded, layer, backbone.depth))
+            errors[str(layer)] = relative_error(found, exact)
+    return errors
