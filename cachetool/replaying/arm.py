@@ -1,0 +1,129 @@
+"""One arm of a replay: an edit, the run it becomes, and what is recorded per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cachetool.edits import Edit, Replacement, Selection
+from cachetool.edits.meter import Distances, Meter, own_images, per_image
+from cachetool.replaying.sources import CacheSources
+from cachetool.store import StoreWriter
+
+
+@dataclass(frozen=True)
+class PreparedEdit:
+    """An edit of one block, ready to be carried out: everything that comes from disk or a random stream is in memory."""
+
+    selection: Selection
+    """The selected tokens of the block."""
+    values: dict[int, npt.NDArray[np.float32]]
+    """What is put in or added, by state, (pair, channel); empty for attention edits."""
+
+
+class Arm:
+    """An edit on its way to a run store, block by block."""
+
+    def __init__(
+        self, edit: Edit, sources: CacheSources, path: Path, writer: StoreWriter, certificate: dict[str, Any]
+    ) -> None:
+        self.edit = edit
+        self.replacement: Replacement = edit.build()
+        self.path = path
+        self.writer = writer
+        self.certificate = certificate
+        self._sources = sources
+        self._meter: Meter | None = None
+        images = len(sources.images)
+        self._edited = np.zeros((images, sources.layout.tokens), dtype=np.bool_)
+        self._distances = {field.name: np.full(images, np.nan) for field in fields(Distances)}
+
+    @property
+    def measures(self) -> bool:
+        """Whether tokens are put in, so that their distance from natural ones means something."""
+        return self.replacement.kind in ("values", "add")
+
+    def prepare(
+        self, state: npt.NDArray[np.float32], first: int, image_ids: Sequence[str], last_layer: int
+    ) -> PreparedEdit:
+        """Select tokens on the intact state k of a block and fetch their values; record mask and distances.
+
+        Parameters
+        ----------
+        state
+            Intact state k, (image, token, channel).
+        first
+            Index in the cache of the block's first image.
+        image_ids
+            Ids of the block's images.
+        last_layer
+            The last state that is computed; later edits would not be seen.
+        """
+        selection = self.edit.select(self._sources.layout, state, image_ids)
+        images = selection.image + first
+        self._edited[first : first + len(image_ids)] = selection.mask(self._sources.layout.tokens)
+        if not self.measures:
+            return PreparedEdit(selection, {})
+        layers = [layer for layer in self.edit.edited_layers(self._sources.depth) if layer <= last_layer]
+        values = {
+            layer: self.replacement.values(self._sources, self.edit, layer, images, selection) for layer in layers
+        }
+        self._measure(state, images, first, selection, values[self.edit.from_layer])
+        return PreparedEdit(selection, values)
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Write the arrays over images and the facts; the run is complete once this returns."""
+        self.writer.write_image_array(
+            "edited", self._edited, ("image", "token"), {"description": "whether the edit selected the token"}
+        )
+        donors = self._donors()
+        if donors is not None:
+            dimensions = ("image",) if donors.ndim == 1 else ("image", "edited_layer")
+            self.writer.write_image_array(
+                "donor", donors, dimensions, {"description": "index of the image whose tokens were put in, -1 for none"}
+            )
+        if self.measures:
+            for name, values in self._distances.items():
+                self.writer.write_image_array(
+                    f"off_distribution_{name}",
+                    values,
+                    ("image",),
+                    {"description": f"{name.replace('_', ' ')} of the injected tokens, see cachetool.edits.meter"},
+                )
+        self.writer.update_facts({**facts, "finished": True})
+
+    def _measure(
+        self,
+        state: npt.NDArray[np.float32],
+        images: npt.NDArray[np.int64],
+        first: int,
+        selection: Selection,
+        values: npt.NDArray[np.float32],
+    ) -> None:
+        if len(selection) == 0:
+            return
+        if self._meter is None:
+            self._meter = Meter(self._sources.calibration)
+        layer = self.edit.from_layer
+        injected = values
+        if self.replacement.kind == "add":
+            injected = state[selection.image, selection.position] + values
+        exclude = own_images(self._sources.images, images, self.replacement.donors(self._sources, self.edit, layer))
+        measured = self._meter.measure(layer, selection, injected, exclude)
+        averages = per_image(measured, selection.image, selection.images)
+        for name, column in self._distances.items():
+            column[first : first + selection.images] = getattr(averages, name)
+
+    def _donors(self) -> npt.NDArray[np.int64] | None:
+        """Donor per image, (image,), or per image and edited state where they differ between states."""
+        layers = self.edit.edited_layers(self._sources.depth)
+        if not self.edit.fresh_per_layer:
+            return self.replacement.donors(self._sources, self.edit, layers[0])
+        columns = [self.replacement.donors(self._sources, self.edit, layer) for layer in layers]
+        known = [column for column in columns if column is not None]
+        return np.stack(known, axis=1) if known else None

@@ -1,0 +1,148 @@
+"""Replay: the loop from k with a visitor that edits each state; one read of a state feeds every edit that starts there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cachetool.backbones import Backbone
+from cachetool.edits import Selection
+from cachetool.edits.apply import add_tokens, attention_mask, replace_tokens
+from cachetool.events import Events
+from cachetool.extraction.buffers import BlockBuffer
+from cachetool.replaying.arm import Arm, PreparedEdit
+from cachetool.store import StoreReader
+
+
+def replay_arms(
+    backbone: Backbone,
+    reader: StoreReader,
+    arms: Sequence[Arm],
+    keep: Sequence[int],
+    *,
+    device: torch.device,
+    batch_size: int,
+    events: Events,
+) -> int:
+    """Replay edits that start at the same state, block by block; returns bytes written.
+
+    Reading and preparing the next block (one thread), computing (this thread) and writing (one thread) overlap. Blocks
+    of a run that were finished before are not computed again.
+    """
+    (from_layer,) = {arm.edit.from_layer for arm in arms}
+    pending = {id(arm): set(arm.writer.pending(keep, reader.spec.token_types)) for arm in arms}
+    images = len(reader.spec.images)
+    written = 0
+    writing: list[Future[int]] = []
+    events.start(f"replay from state {from_layer}", images * len(arms))
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as writer:
+        for block, first, state, prepared in _read_ahead(reader, arms, from_layer, max(keep)):
+            for arm, edit in zip(arms, prepared, strict=True):
+                if block in pending[id(arm)]:
+                    buffer = _compute(backbone, reader, arm, edit, state, first, keep, device, batch_size)
+                    writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep))
+                    while len(writing) > 2:  # memory stays bounded where the disk is slower than the blocks
+                        written += writing.pop(0).result()
+                events.advance(len(state), state.nbytes if arm is arms[0] else 0)
+        for future in writing:
+            written += future.result()
+    return written
+
+
+def _read_ahead(
+    reader: StoreReader, arms: Sequence[Arm], from_layer: int, last_layer: int
+) -> Iterator[tuple[int, int, npt.NDArray[np.float32], list[PreparedEdit]]]:
+    """Blocks in order (number, first image, intact state k, prepared edits), the next one read while one is used."""
+    size, images = reader.spec.block, reader.spec.images
+
+    def read(block: int) -> tuple[int, int, npt.NDArray[np.float32], list[PreparedEdit]]:
+        first, last = block * size, min((block + 1) * size, len(images))
+        state = reader.read_state(from_layer, first, last)
+        ids = images.image_id[first:last]
+        return block, first, state, [arm.prepare(state, first, ids, last_layer) for arm in arms]
+
+    blocks = -(-len(images) // size)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-reader") as pool:
+        upcoming = pool.submit(read, 0)
+        for block in range(blocks):
+            current = upcoming.result()
+            if block + 1 < blocks:
+                upcoming = pool.submit(read, block + 1)
+            yield current
+
+
+def _compute(
+    backbone: Backbone,
+    reader: StoreReader,
+    arm: Arm,
+    edit: PreparedEdit,
+    state: npt.NDArray[np.float32],
+    first: int,
+    keep: Sequence[int],
+    device: torch.device,
+    batch_size: int,
+) -> BlockBuffer:
+    """The kept states of one block under one edit, in storage dtype; images that could not be read stay NaN."""
+    spec = reader.spec
+    buffer = BlockBuffer(spec.layout, spec.channels, keep, spec.token_types, spec.dtype, len(state))
+    readable = reader.readable[first : first + len(state)]
+    for start in range(0, len(state), batch_size):
+        rows = start + np.flatnonzero(readable[start : start + batch_size])
+        if len(rows) == 0:
+            continue
+        pairs, selection = _restrict(edit.selection, rows)
+        values = {layer: found[pairs] for layer, found in edit.values.items()}
+        ids = [spec.images.image_id[first + row] for row in rows]
+        whole = len(rows) == min(batch_size, len(state) - start)
+        batch = torch.from_numpy(state[start : start + len(rows)] if whole else state[rows]).to(device)
+        _run_batch(backbone, arm, selection, values, batch, torch.from_numpy(rows), ids, buffer, max(keep))
+    if arm.replacement.name == "remove":
+        buffer.erase(edit.selection.image, edit.selection.position)
+    return buffer
+
+
+def _run_batch(
+    backbone: Backbone,
+    arm: Arm,
+    selection: Selection,
+    values: dict[int, npt.NDArray[np.float32]],
+    state: torch.Tensor,
+    rows: torch.Tensor,
+    image_ids: Sequence[str],
+    buffer: BlockBuffer,
+    stop: int,
+) -> None:
+    """Run the blocks from k on, editing each state before it is stored and goes on."""
+    put = add_tokens if arm.replacement.kind == "add" else replace_tokens
+
+    def edit(layer: int, running: torch.Tensor) -> torch.Tensor:
+        if layer in values and len(selection):
+            running = put(running, selection, values[layer])
+        buffer.store(layer, rows, running, image_ids)
+        return running
+
+    def go_on(layer: int, running: torch.Tensor) -> torch.Tensor:
+        return running if layer == unmasked_from else edit(layer, running)
+
+    start = arm.edit.from_layer
+    masked = arm.edit.masked_blocks(backbone.depth)
+    with torch.inference_mode():
+        if not masked or start == stop:
+            backbone.run(state, start, stop, edit)
+            return
+        mask = attention_mask(selection, state.shape[1], state.device)
+        unmasked_from = min(masked.stop, stop)
+        state = backbone.run(state, start, unmasked_from, edit, attention_mask=mask)
+        if unmasked_from < stop:
+            backbone.run(state, unmasked_from, stop, go_on)
+
+
+def _restrict(selection: Selection, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Selection]:
+    """The pairs of some images of a block, and the selection that numbers these images from 0 on."""
+    pairs = np.flatnonzero(np.isin(selection.image, rows))
+    image = np.searchsorted(rows, selection.image[pairs])
+    return pairs, Selection(selection.token_type, image, selection.position[pairs], selection.token[pairs], len(rows))

@@ -1,0 +1,244 @@
+"""Replay edits on a cache: check all of them first, then run each group that starts at the same state on one read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from cachetool import places
+from cachetool.backbones import Backbone, load
+from cachetool.edits import Edit
+from cachetool.environment import describe_environment, resolve_device
+from cachetool.errors import IncompleteError, InvalidEditError, WeightsError
+from cachetool.events import Events, Silent
+from cachetool.extraction.extract import DEFAULT_BATCH_SIZE
+from cachetool.images import image_digest
+from cachetool.replaying.arm import Arm
+from cachetool.replaying.calibrations import Calibrations
+from cachetool.replaying.certificate import certify
+from cachetool.replaying.engine import replay_arms
+from cachetool.replaying.sources import CacheSources
+from cachetool.store import StoreReader, StoreSpec, StoreWriter, create, key_digest, lock
+
+
+@dataclass(frozen=True)
+class Run:
+    """One edit replayed on one cache."""
+
+    path: Path
+    """Where the run lies."""
+    edit: Edit
+    """What was edited."""
+    certificate: dict[str, Any]
+    """How well the unedited replay gives the stored last state; see `cachetool.replaying.certificate`."""
+    reused: bool
+    """Whether the finished run was there already, so that nothing was computed."""
+    seconds: float
+    """Wall time of the group of edits that it was replayed with; 0 where it was reused."""
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of the `runs` that `cachetool replay --json` prints."""
+        return {
+            "path": str(self.path),
+            **self.edit.to_json(),
+            "oracle": self.edit.build().oracle,
+            "certificate": self.certificate,
+            "reused": self.reused,
+            "seconds": self.seconds,
+        }
+
+
+def repeated(edits: Iterable[Edit], repeat: int) -> list[Edit]:
+    """Each edit with `repeat` seeds counted from its own; an edit without randomness is kept once, as all would agree.
+
+    Raises
+    ------
+    InvalidEditError
+        `repeat` is not positive.
+    """
+    if repeat < 1:
+        raise InvalidEditError(f"--repeat {repeat}: expected at least 1")
+    return [replace(edit, seed=edit.seed + offset) for edit in edits for offset in range(repeat if edit.random else 1)]
+
+
+def open_backbone(spec: StoreSpec, weights: str | Path | None = None) -> Backbone:
+    """Load the model that a cache was extracted with, and prove that it is the same.
+
+    Raises
+    ------
+    MissingDataError
+        Its weights are not at hand.
+    WeightsError
+        The weights, architecture or position embedding are not those of the cache.
+    """
+    file = weights if weights is not None else spec.facts.get("weights_file")
+    model = str(spec.facts["model"])
+    backbone = load(model, weights=None if file is None else Path(file), image_size=int(spec.key["transform"]["size"]))
+    found = {
+        "architecture": backbone.architecture,
+        "weights_sha256": backbone.weights_sha256,
+        "position_embedding": backbone.position_embedding,
+    }
+    wrong = [
+        f"  {name}: {spec.key[name]} in the cache, {value} now"
+        for name, value in found.items()
+        if value != spec.key[name]
+    ]
+    if wrong:
+        listing = "\n".join(wrong)
+        raise WeightsError(
+            f"{model} as it loads now is not the model of the cache:\n{listing}\nname the right file with --weights"
+        )
+    return backbone
+
+
+def replay_edits(
+    cache: str | Path,
+    edits: Sequence[Edit],
+    *,
+    keep: Iterable[int] | None = None,
+    calibration: str | Path | None = None,
+    no_overlap: bool = False,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    events: Events | None = None,
+) -> list[Run]:
+    """Replay edits on a cache, in the order given; finished runs are found again, interrupted ones go on.
+
+    Parameters
+    ----------
+    cache
+        Path of the cache.
+    keep
+        States to store, as they are after the edit; by default the last alone.
+    calibration
+        A calibration to draw means and variances from, and to measure distances against; by default the cache's own.
+    no_overlap
+        Refuse a calibration that shares images with the cache.
+    weights
+        Weights file, where it has moved since the extraction.
+
+    Raises
+    ------
+    InvalidEditError
+        An edit does not fit the cache; nothing is computed.
+    IncompleteError
+        The cache lacks a state that an edit needs; names the states.
+    CertificateError
+        The unedited replay does not give the stored last state within the bound.
+    """
+    listener = events or Silent()
+    reader = StoreReader(Path(cache))
+    spec = reader.spec
+    if spec.kind != "cache":
+        raise InvalidEditError(f"{cache} is a {spec.kind}; replay edits the states of a cache")
+    depth = spec.layers[-1]
+    kept = tuple(sorted(set(keep))) if keep is not None else (depth,)
+    _check_states(reader, edits, kept, depth, own_calibration=calibration is None)
+    calibrations = Calibrations(reader, calibration, listener)
+    for edit in edits:
+        edit.check(CacheSources(reader, calibrations.maker(edit)))
+    resolved = resolve_device(device)
+    backbone = open_backbone(spec, weights)
+    environment = describe_environment(resolved)
+    size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block)
+
+    runs: dict[Edit, Run] = {}
+    distinct = sorted(dict.fromkeys(edits), key=lambda edit: edit.from_layer)
+    for from_layer, group in groupby(distinct, key=lambda edit: edit.from_layer):
+        backbone.place(resolved, first_block=from_layer, embedding=False)
+        certificate = certify(backbone, reader, from_layer, resolved)
+        arms, facts, unfinished = [], [], []
+        for edit in group:
+            described = calibrations.describe(edit, refuse_overlap=no_overlap) if _draws(edit) else None
+            arm = _open_arm(reader, edit, kept, calibrations, certificate)
+            finished = bool(arm.writer.spec.facts.get("finished"))
+            stored = arm.writer.spec.facts.get("certificate", certificate) if finished else certificate
+            runs[edit] = Run(arm.path, edit, stored, reused=finished, seconds=0.0)
+            if not finished:
+                arms.append(arm)
+                facts.append({"calibration": described})
+                unfinished.append(edit)
+        if arms:
+            started = time.monotonic()
+            with lock(places.runs_directory(reader.path), f"replay-from-{from_layer}"):
+                replay_arms(backbone, reader, arms, kept, device=resolved, batch_size=size, events=listener)
+                seconds = time.monotonic() - started
+                for arm, own in zip(arms, facts, strict=True):
+                    arm.finish({**own, "environment": environment, "batch_size": size, "seconds": seconds})
+            for edit in unfinished:
+                runs[edit] = replace(runs[edit], seconds=seconds)
+    return [runs[edit] for edit in edits]
+
+
+def _draws(edit: Edit) -> bool:
+    """Whether a calibration plays a part: as what is drawn from, or as what distances are measured against."""
+    return edit.build().kind in ("values", "add")
+
+
+def _check_states(
+    reader: StoreReader, edits: Sequence[Edit], keep: Sequence[int], depth: int, *, own_calibration: bool
+) -> None:
+    """Refuse all at once what the cache cannot serve."""
+    if not edits:
+        raise InvalidEditError("no edit was named; name at least one replacement with --ablation")
+    for edit in edits:
+        edit.edited_layers(depth)
+        edit.parsed_target().check(reader.spec.layout)
+    beyond = [layer for layer in keep if not 0 <= layer <= depth]
+    early = [
+        f"{layer} (edited from state {edit.from_layer} on)"
+        for edit in dict.fromkeys(edits)
+        for layer in keep
+        if layer < edit.from_layer
+    ]
+    if beyond:
+        raise InvalidEditError(f"--keep {', '.join(map(str, beyond))}: the cache has states 0 to {depth}")
+    if early:
+        raise InvalidEditError(f"--keep {', '.join(early)}: a run holds states from its first edited one on")
+    missing: dict[str, set[int]] = {}
+    for edit in edits:
+        needed = {name: {edit.from_layer} for name in reader.spec.layout.types}
+        for name, layers in edit.needed_states(depth, own_calibration=own_calibration).items():
+            needed[name] |= set(layers)
+        for name, wanted in needed.items():
+            held = reader.coverage(name) if name in reader.spec.token_types else ()
+            missing.setdefault(name, set()).update(wanted - set(held))
+    lacking = [f"  {name}: states {', '.join(map(str, sorted(layers)))}" for name, layers in missing.items() if layers]
+    if lacking:
+        listing = "\n".join(lacking)
+        raise IncompleteError(
+            f"{reader.path} does not hold all states that these edits need:\n{listing}\n"
+            "extract them into the same cache with --layers and --tokens (sustained edits that draw on the cache need "
+            "every edited state), or edit one state with --once"
+        )
+
+
+def _open_arm(
+    reader: StoreReader, edit: Edit, keep: Sequence[int], calibrations: Calibrations, certificate: dict[str, Any]
+) -> Arm:
+    """The run store of an edit, created where it is not there yet; its name holds the key's digest, so none collide."""
+    sources = CacheSources(reader, calibrations.maker(edit))
+    spec = reader.spec
+    key = {
+        "cache": key_digest(spec.key),
+        "images": image_digest(spec.images),
+        "edit": edit.to_json(),
+        "drawn_from": edit.build().key_parts(sources, edit),
+        "keep": list(keep),
+    }
+    path = places.runs_directory(reader.path) / f"{edit.slug}.{key_digest(key)[:8]}.zarr"
+    if not (path / "zarr.json").is_file():
+        facts = {
+            "cache": reader.path.name,
+            "oracle": edit.build().oracle,
+            "certificate": certificate,
+            "storage_error": spec.facts.get("storage_error"),
+        }
+        create(path, replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep)))
+    return Arm(edit, sources, path, StoreWriter(path), certificate)
