@@ -1,0 +1,62 @@
+"""cachetool: store all token activations of a vision transformer once, edit tokens at a layer, replay the rest.
+
+import cachetool
+
+cache = cachetool.extract("dinov2-reg-s", "imagefolder:photos")
+cache.registers.sel(layer=6).mean("image").compute()
+run = cachetool.replay(cache, cachetool.Edit("registers", "shuffle", from_layer=6))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cachetool.api import calibrate, datasets, extract, models, replay
+    from cachetool.edits import Edit
+    from cachetool.errors import CachetoolError
+    from cachetool.query import normalize, open_runs
+    from cachetool.query import open_store as open  # noqa: A004 - `cachetool.open` reads as `xarray.open_zarr` does
+
+__all__ = [
+    "CachetoolError",
+    "Edit",
+    "calibrate",
+    "datasets",
+    "extract",
+    "models",
+    "normalize",
+    "open",
+    "open_runs",
+    "replay",
+]
+
+# Importing torch takes seconds: names are loaded when they are first used, so that `cachetool --help` answers at once.
+_HOMES = {
+    "CachetoolError": ("cachetool.errors", "CachetoolError"),
+    "Edit": ("cachetool.edits", "Edit"),
+    "calibrate": ("cachetool.api", "calibrate"),
+    "datasets": ("cachetool.api", "datasets"),
+    "extract": ("cachetool.api", "extract"),
+    "models": ("cachetool.api", "models"),
+    "normalize": ("cachetool.query", "normalize"),
+    "open": ("cachetool.query", "open_store"),
+    "open_runs": ("cachetool.query", "open_runs"),
+    "replay": ("cachetool.api", "replay"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    found = getattr(import_module(module), attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

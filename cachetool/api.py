@@ -1,0 +1,180 @@
+"""Everything the command line does, as functions of the same names; results are xarray objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import overload
+
+import xarray as xr
+
+from cachetool import places
+from cachetool.backbones import ModelEntry
+from cachetool.backbones import catalogue as model_catalogue
+from cachetool.calibrating import calibrate as compute_calibration
+from cachetool.datasets import DatasetEntry
+from cachetool.datasets import catalogue as dataset_catalogue
+from cachetool.edits import Edit
+from cachetool.errors import StoreError
+from cachetool.events import Events
+from cachetool.extraction import extract as run_extraction
+from cachetool.extraction import prepare
+from cachetool.query import open_store, store_path
+from cachetool.replaying import replay_edits
+from cachetool.store import StoreReader
+
+
+def models() -> list[ModelEntry]:
+    """Models that can be named, and whether their weights are at hand."""
+    return model_catalogue()
+
+
+def datasets() -> list[DatasetEntry]:
+    """Data sets that can be named, and where they are or were looked for."""
+    return list(dataset_catalogue())
+
+
+def extract(
+    model: str,
+    dataset: str,
+    *,
+    root: str | Path | None = None,
+    name: str | None = None,
+    layers: Iterable[int] | None = None,
+    tokens: Iterable[str] | None = None,
+    dtype: str = "float16",
+    image_size: int | None = None,
+    limit: int | None = None,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    part: tuple[int, int] = (1, 1),
+    on_error: str = "stop",
+    events: Events | None = None,
+) -> xr.Dataset:
+    """Store token activations of a model on a data set, as far as they are not stored yet, and open the cache.
+
+    Parameters are those of `cachetool.extraction.prepare` and `cachetool.extraction.extract`, and so are the errors.
+
+    Returns
+    -------
+    The cache, lazily, as `cachetool.open` gives it.
+    """
+    request = prepare(
+        model,
+        dataset,
+        root=root,
+        name=name,
+        layers=layers,
+        tokens=tokens,
+        dtype=dtype,
+        image_size=image_size,
+        limit=limit,
+        weights=weights,
+        device=device,
+        events=events,
+    )
+    done = run_extraction(request, batch_size=batch_size, workers=workers, part=part, on_error=on_error, events=events)
+    return open_store(done.path)
+
+
+@overload
+def replay(
+    cache: str | Path | xr.Dataset,
+    edits: Edit,
+    *,
+    keep: Iterable[int] | None = None,
+    calibration: str | Path | None = None,
+    no_overlap: bool = False,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    events: Events | None = None,
+) -> xr.Dataset: ...
+@overload
+def replay(
+    cache: str | Path | xr.Dataset,
+    edits: Sequence[Edit],
+    *,
+    keep: Iterable[int] | None = None,
+    calibration: str | Path | None = None,
+    no_overlap: bool = False,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    events: Events | None = None,
+) -> list[xr.Dataset]: ...
+def replay(
+    cache: str | Path | xr.Dataset,
+    edits: Edit | Sequence[Edit],
+    *,
+    keep: Iterable[int] | None = None,
+    calibration: str | Path | None = None,
+    no_overlap: bool = False,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    events: Events | None = None,
+) -> xr.Dataset | list[xr.Dataset]:
+    """Replay one edit, or several on one read, and open the runs.
+
+    Parameters are those of `cachetool.replaying.replay_edits`, and so are the errors.
+
+    Returns
+    -------
+    The run, lazily, or a list of runs in the order of the edits. Its attributes hold key, certificate and provenance.
+    """
+    runs = replay_edits(
+        store_path(cache),
+        [edits] if isinstance(edits, Edit) else list(edits),
+        keep=keep,
+        calibration=calibration,
+        no_overlap=no_overlap,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        events=events,
+    )
+    opened = [open_store(run.path) for run in runs]
+    return opened[0] if isinstance(edits, Edit) else opened
+
+
+def calibrate(
+    cache: str | Path | xr.Dataset,
+    *,
+    name: str = "calibration",
+    layers: Sequence[int] | None = None,
+    tokens: Sequence[str] | None = None,
+    limit: int | None = None,
+    covariance: bool = False,
+    events: Events | None = None,
+) -> xr.Dataset:
+    """Compute means, variances and reference tokens of a cache, store them beside it, and open them.
+
+    Parameters
+    ----------
+    name
+        Name of the artefact, a file name without `.zarr`.
+    limit
+        Use the first images only.
+    covariance
+        Store covariances too: channels x channels numbers per state and token.
+
+    Raises
+    ------
+    StoreError
+        A calibration of this name is there already.
+    """
+    base = store_path(cache)
+    path = places.calibrations_directory(base) / f"{name}.zarr"
+    if path.exists():
+        raise StoreError(f"{path} is there already; choose another --name, or remove it with `cachetool remove {path}`")
+    reader = StoreReader(base)
+    images = None if limit is None else range(min(limit, len(reader.spec.images)))
+    compute_calibration(
+        reader, layers=layers, token_types=tokens, images=images, covariance=covariance, events=events
+    ).write(path)
+    opened: xr.Dataset = xr.open_zarr(path)
+    opened.attrs["cachetool_path"] = str(path)
+    return opened

@@ -1,0 +1,50 @@
+"""The command line: thin commands, one file each, discovered; errors meant for the user become two lines and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from cachetool.cli import commands
+from cachetool.cli.console import errors
+from cachetool.errors import CachetoolError
+
+COMMAND_ENTRY_POINTS = "cachetool.commands"
+"""Entry-point group in which other packages (such as `analyses`) add commands: functions with Typer's annotations."""
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def build() -> typer.Typer:
+    """The application with all commands: modules of `cachetool.cli.commands`, then those of other packages."""
+    app = typer.Typer(
+        name="cachetool",
+        help="Store all token activations of a vision transformer once; edit tokens at a layer; replay only the rest.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        add_completion=False,
+    )
+    for module in pkgutil.iter_modules(commands.__path__):
+        loaded = importlib.import_module(f"{commands.__name__}.{module.name}")
+        app.command(name=module.name)(loaded.command)
+    for entry in sorted(entry_points(group=COMMAND_ENTRY_POINTS), key=lambda entry: entry.name):
+        app.command(name=entry.name)(entry.load())
+    return app
+
+
+def main() -> None:
+    """Run the command line; the console script `cachetool`."""
+    try:
+        build()()
+    except CachetoolError as error:
+        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        errors.print("interrupted: finished blocks are kept; the same command goes on from there", markup=False)
+        sys.exit(EXIT_INTERRUPTED)

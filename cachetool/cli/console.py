@@ -1,0 +1,112 @@
+"""What the commands share: where text goes, progress bars over `Events`, and options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import humanize
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from cachetool.errors import UnknownNameError
+
+output = Console()
+"""Results."""
+errors = Console(stderr=True)
+"""Progress, messages and errors: standard output stays clean for `--json` and pipes."""
+
+RootOption = Annotated[
+    Path | None, typer.Option("--root", help="Directory of all caches [CACHETOOL_ROOT, else `activations`].")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps [CUDA where there is one, else cpu].")]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Weights file (.safetensors, .pth) under timm, Facebook or Hugging Face key names.")
+]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images per forward pass [32, at most a block].")]
+
+
+class ProgressEvents:
+    """Events as a progress bar with images/s, bytes and time left, on standard error."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+        self._bytes = 0
+
+    def start(self, phase: str, total: int) -> None:
+        """Begin a new bar."""
+        self._bytes = 0
+        self._task = self._progress.add_task(phase, total=total, rate="", size="")
+
+    def advance(self, images: int, nbytes: int = 0) -> None:
+        """Move the bar."""
+        if self._task is None:
+            return
+        self._bytes += nbytes
+        self._progress.advance(self._task, images)
+        speed = self._progress.tasks[self._task].speed
+        self._progress.update(
+            self._task,
+            rate=f"{speed:,.0f} images/s" if speed else "",
+            size=humanize.naturalsize(self._bytes) if self._bytes else "",
+        )
+
+    def message(self, text: str) -> None:
+        """Show a message above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False)
+
+
+@contextmanager
+def progress() -> Iterator[ProgressEvents]:
+    """A progress display for the time of a block of work."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[size]}"),
+        TimeRemainingColumn(),
+        console=errors,
+    ) as display:
+        yield ProgressEvents(display)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    output.print(json.dumps(document), markup=False, highlight=False, soft_wrap=True)
+
+
+def integers(text: str | None, option: str) -> list[int] | None:
+    """Read a comma-separated list of integers and ranges such as `0,3-5`.
+
+    Raises
+    ------
+    UnknownNameError
+        A part is neither; names the option and every such part.
+    """
+    if text is None:
+        return None
+    found: list[int] = []
+    wrong: list[str] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if first.isdecimal() and (last.isdecimal() or not dash):
+            found.extend(range(int(first), int(last or first) + 1))
+        else:
+            wrong.append(part)
+    if wrong:
+        raise UnknownNameError(
+            f"{option} {text}: expected numbers such as 9,12 or 0-12, found {', '.join(map(repr, wrong))}"
+        )
+    return found
+
+
+def words(text: str | None) -> list[str] | None:
+    """Read a comma-separated list of names."""
+    return None if text is None else [part.strip() for part in text.split(",")]

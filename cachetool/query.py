@@ -1,0 +1,220 @@
+"""Caches and runs as lazy xarray objects: nothing is read until a result is asked for.
+
+Chunks are one block of images at one state of one token type: one contiguous read of a shard, and the unit at which
+dask reductions run near the speed of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.base import tokenize
+
+from cachetool import places
+from cachetool.errors import InvalidEditError, MissingDataError
+from cachetool.store import StoreReader, to_float32
+
+PATH_ATTRIBUTE = "cachetool_path"
+"""Attribute of an opened data set that names its store."""
+
+_TOKEN_DIMENSION = {"cls": None, "registers": "register", "patches": "patch"}
+
+
+def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32") -> xr.Dataset:
+    """Open a cache or a run lazily, with its coordinates, restricted to the states that are finished for all images.
+
+    Parameters
+    ----------
+    path
+        Path of the cache or run.
+    dtype
+        `float32` converts each chunk as it is read, so that sums over many images do not lose precision or overflow as
+        they would in float16; `stored` gives float16 as it is stored (bfloat16 is always converted).
+
+    Returns
+    -------
+    Data set with `cls` (image, layer, channel), `registers` (image, layer, register, channel) and `patches`
+    (image, layer, patch, channel) as far as the store holds them, dask-backed, and the coordinates `layer`, `image_id`,
+    `label`, `class_name`, `readable`, `row`, `col`. Its attributes hold the store's key and facts.
+
+    Raises
+    ------
+    StoreError
+        There is no store at the path, or it is of another format.
+    """
+    reader = StoreReader(Path(path))
+    spec = reader.spec
+    coverage = {name: reader.coverage(name) for name in spec.token_types}
+    layers = sorted({layer for covered in coverage.values() for layer in covered})
+    variables: dict[str, Any] = {
+        name: (_dimensions(name), _lazy_tokens(reader, name, layers, covered, dtype))
+        for name, covered in coverage.items()
+        if covered
+    }
+    variables |= _plain_arrays(Path(path))
+    data = xr.Dataset(variables, coords={"layer": ("layer", layers), **_coordinates(reader)})
+    data.attrs = {
+        PATH_ATTRIBUTE: str(path),
+        "kind": spec.kind,
+        "key": dict(spec.key),
+        "facts": dict(spec.facts),
+        "norm": {"type": "none"} if spec.norm is None else {"type": spec.norm.type, "epsilon": spec.norm.epsilon},
+    }
+    return data
+
+
+def open_runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None) -> xr.Dataset:
+    """Open the runs of a cache lazily as one data set with a `run` dimension.
+
+    Parameters
+    ----------
+    cache
+        The cache, as a path or opened.
+    paths
+        Runs to open; by default all finished runs of the cache.
+
+    Returns
+    -------
+    Data set as of `open_store` with a first dimension `run` and the coordinates `target`, `replacement`, `from_layer`,
+    `sustained`, `until_layer` (-1 for the last state), `seed`, `oracle` and `run_path` along it, so that
+    `runs.isel(run=runs.replacement == "zero")` finds runs, and xarray's alignment on `image` joins them with the cache.
+
+    Raises
+    ------
+    MissingDataError
+        The cache has no finished run.
+    """
+    base = store_path(cache)
+    chosen = [Path(path) for path in paths] if paths is not None else places.list_runs(base)
+    opened = [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished")]
+    if not opened:
+        raise MissingDataError(
+            f"no finished run in {places.runs_directory(base)}; make one with `cachetool replay {base} --ablation zero`"
+        )
+    edits = [data.attrs["key"]["edit"] for data in opened]
+    joined = xr.concat(
+        [data.drop_attrs(deep=False) for data in opened],
+        dim="run",
+        join="outer",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        fill_value=np.nan,
+    )
+    joined.attrs = {name: opened[0].attrs[name] for name in ("norm",)}
+    return joined.assign_coords(
+        target=("run", [edit["target"] for edit in edits]),
+        replacement=("run", [edit["replacement"] for edit in edits]),
+        from_layer=("run", [edit["from_layer"] for edit in edits]),
+        sustained=("run", [edit["sustained"] for edit in edits]),
+        until_layer=("run", [-1 if edit["until_layer"] is None else edit["until_layer"] for edit in edits]),
+        seed=("run", [edit["seed"] for edit in edits]),
+        oracle=("run", [bool(data.attrs["facts"]["oracle"]) for data in opened]),
+        run_path=("run", [data.attrs[PATH_ATTRIBUTE] for data in opened]),
+    )
+
+
+def normalize(tokens: xr.DataArray, store: xr.Dataset) -> xr.DataArray:
+    """Apply the model's final norm to tokens of the last state, without weights or model.
+
+    Parameters
+    ----------
+    tokens
+        Any shape with a `channel` dimension, such as `cache.cls.sel(layer=12)`.
+    store
+        The opened cache or run, which holds `norm_weight`, `norm_bias` and the norm's type and epsilon.
+
+    Returns
+    -------
+    Same shape, float32, lazy as before. Layer norm: Ba, Kiros and Hinton, arXiv 1607.06450, equation 4 with learned
+    scale and shift; RMS norm: Zhang and Sennrich, arXiv 1910.07467, equation 4.
+    """
+    norm = store.attrs["norm"]
+    centred = tokens - tokens.mean("channel") if norm["type"] == "layer_norm" else tokens
+    result = centred
+    if norm["type"] != "none":
+        result = centred / np.sqrt((centred**2).mean("channel") + norm["epsilon"])
+    if "norm_weight" in store:
+        result = result * store.norm_weight
+    if "norm_bias" in store:
+        result = result + store.norm_bias
+    return result.astype(np.float32)
+
+
+def store_path(cache: str | Path | xr.Dataset) -> Path:
+    """Path of a cache given as a path or as what `open_store` returned.
+
+    Raises
+    ------
+    InvalidEditError
+        The data set was not opened by cachetool.
+    """
+    if not isinstance(cache, xr.Dataset):
+        return Path(cache)
+    if PATH_ATTRIBUTE not in cache.attrs:
+        raise InvalidEditError("this data set was not opened with cachetool.open; pass the cache's path instead")
+    return Path(cache.attrs[PATH_ATTRIBUTE])
+
+
+def _dimensions(token_type: str) -> tuple[str, ...]:
+    token = _TOKEN_DIMENSION[token_type]
+    return ("image", "layer", *((token,) if token else ()), "channel")
+
+
+def _lazy_tokens(
+    reader: StoreReader, token_type: str, layers: Sequence[int], covered: Sequence[int], dtype: str
+) -> da.Array:
+    """One dask chunk per block and state; states that this token type lacks are NaN."""
+    spec = reader.spec
+    count = spec.layout.count(token_type)
+    target = np.dtype(np.float32) if dtype == "float32" or spec.dtype == "bfloat16" else np.dtype(spec.dtype)
+    images, size = len(spec.images), spec.block
+    tail = (spec.channels,) if token_type == "cls" else (count, spec.channels)
+
+    def read(layer: int, first: int, last: int) -> npt.NDArray[Any]:
+        if layer not in covered:
+            return np.full((last - first, 1, *tail), np.nan, dtype=target)
+        stored = reader.read(token_type, layer, first, last)
+        found = to_float32(stored, spec.dtype) if target == np.float32 else stored
+        return found.reshape(last - first, 1, *tail)
+
+    name = f"{token_type}-{tokenize(str(reader.path), spec.key, token_type, list(layers), str(target), images)}"
+    origin = (0,) * len(tail)
+    graph = {
+        (name, block, column, *origin): (read, layer, block * size, min((block + 1) * size, images))
+        for block in range(-(-images // size))
+        for column, layer in enumerate(layers)
+    }
+    rows = tuple(min(size, images - first) for first in range(0, images, size))
+    chunks = (rows, (1,) * len(layers), *((length,) for length in tail))
+    return da.Array(graph, name, chunks, dtype=target)  # type: ignore[no-untyped-call]
+
+
+def _plain_arrays(path: Path) -> dict[str, xr.Variable]:
+    """The small arrays of a store (norm, donors, masks, distances), through xarray's own Zarr reader."""
+    with xr.open_zarr(path, chunks=None) as plain:
+        names = [name for name in plain.data_vars if name not in (*_TOKEN_DIMENSION, "complete")]
+        return {str(name): plain[name].load().variable for name in names}
+
+
+def _coordinates(reader: StoreReader) -> dict[str, Any]:
+    images, layout = reader.spec.images, reader.spec.layout
+    found: dict[str, Any] = {
+        "image_id": ("image", np.array(images.image_id, dtype=object)),
+        "content_sha256": ("image", np.array(images.sha256, dtype=object)),
+        "readable": ("image", reader.readable),
+    }
+    if images.label is not None:
+        found["label"] = ("image", np.array(images.label, dtype=np.int64))
+    if images.class_name is not None:
+        found["class_name"] = ("image", np.array(images.class_name, dtype=object))
+    if "patches" in reader.spec.token_types:
+        row, column = np.divmod(np.arange(layout.patches), layout.columns)
+        found |= {"row": ("patch", row), "col": ("patch", column)}
+    return found
