@@ -1,0 +1,1 @@
+"""Measurements on caches and runs: tasks, geometry and inference, through cachetool's public interface only."""
