@@ -1,0 +1,145 @@
+"""Weights files: read without running code from them, find the tensors inside, and give them a format-free digest."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cachetool.errors import MissingDataError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+WRAPPERS = ("teacher", "model_ema", "state_dict_ema", "state_dict", "model", "module")
+"""Keys under which training scripts nest the weights, the averaged ones first."""
+
+PREFIXES = (
+    "_orig_mod.",
+    "module.",
+    "teacher.",
+    "backbone.",
+    "model.",
+    "dinov2.",
+    "dinov2_with_registers.",
+    "dinov3_vit.",
+    "vit.",
+)
+"""Prefixes that wrappers put before every name."""
+
+TRAINING_HEADS = ("dino_head.", "ibot_head.")
+"""Heads of self-distillation that training checkpoints keep beside the backbone."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by the names in a safetensors or PyTorch file, unwrapped from the dicts and prefixes of training scripts.
+
+    The format is told by content, not by suffix. Pickled code is never run. Raises `MissingDataError` where there is no
+    such file, `WeightsError` where it cannot be read or holds something else than named tensors.
+    """
+    if not path.is_file():
+        raise MissingDataError(
+            f"no weights file at {path}; give the path of a .safetensors or .pth file with `--weights FILE`"
+        )
+    content = _load_safetensors(path) if _is_safetensors(path) else _load_pickle(path)
+    tensors = _unwrap(content, path)
+    return _strip_prefixes(tensors)
+
+
+def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy the tensors as a model computes with them: float32, contiguous, in memory of their own, sorted by name.
+
+    Own memory, because the alignment of a mapped file would otherwise decide which vector kernel runs.
+    """
+    return {name: tensors[name].detach().to(torch.float32, copy=True).contiguous() for name in sorted(tensors)}
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over name, dtype, shape and little-endian bytes of every tensor, in the order of their names.
+
+    It is taken over the canonical tensors under timm's names, before a position embedding is resampled, so that the
+    same weights have one digest whatever the file format, the naming scheme, the stored dtype (a float16 file and its
+    float32 copy agree) and the image size. A classification head is part of it.
+    """
+    sha256 = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().to(torch.float32).contiguous().numpy().astype("<f4", copy=False)
+        sha256.update(f"{name} float32 {values.shape}\n".encode())
+        sha256.update(values.data)
+    return sha256.hexdigest()
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file starts as safetensors do: eight bytes of header length, then the JSON header."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix == ".safetensors" or start[8:9] == b"{"
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        return dict(load_file(path, device="cpu"))
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(
+            f"{path.name} is not a readable safetensors file ({error}); it is damaged or incomplete: fetch it again"
+        ) from error
+
+
+def _load_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError) as error:
+        # torch's own text advises to load without protection, so only the name of what was refused is taken from it.
+        forbidden = re.search(r"GLOBAL (\S+)", str(error))
+        if forbidden is not None:
+            raise WeightsError(
+                f"{path.name} was expected to hold tensors alone, but asks to run code on loading ({forbidden[1]}), "
+                "which is refused; save the model's state_dict alone, best as .safetensors"
+            ) from error
+        raise WeightsError(
+            f"{path.name} is neither a safetensors nor a PyTorch weights file, or it is damaged or incomplete; "
+            "fetch it again"
+        ) from error
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """Find the dict of tensors inside the dicts that training scripts put around it."""
+    while isinstance(content, dict):
+        wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
+        if wrapper is None:
+            break
+        content = content[wrapper]
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(
+            f"{path.name} was expected to hold named tensors, but holds "
+            f"{'nothing' if isinstance(content, dict) else f'a {type(content).__name__}'}; save the model's state_dict"
+        )
+    others = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if others:
+        raise WeightsError(
+            f"{path.name} was expected to hold named tensors alone, but these entries are something else: "
+            f"{', '.join(others)}; save the model's state_dict alone"
+        )
+    return dict(content)
+
+
+def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the prefixes that all of them share, and without the heads of self-distillation."""
+    names = {name: name for name in tensors if not name.startswith(TRAINING_HEADS)}
+    while prefix := next((p for p in PREFIXES if names and _shared(p, names)), None):
+        names = {name.removeprefix(prefix): original for name, original in names.items()}
+        names = {name: original for name, original in names.items() if not name.startswith(TRAINING_HEADS)}
+    return {name: tensors[original] for name, original in names.items()}
+
+
+def _shared(prefix: str, names: Mapping[str, str]) -> bool:
+    """Whether every name has the prefix; a classifier that lies beside a wrapped backbone does not count."""
+    body = [name for name in names if not name.startswith(("classifier.", *TRAINING_HEADS))]
+    return bool(body) and all(name.startswith(prefix) for name in body)
