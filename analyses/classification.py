@@ -16,7 +16,7 @@ import cachetool
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A linear classifier that was fitted once on intact features and is applied to every run (the paper's protocol)."""
+    """A linear classifier, fitted once on intact features and applied to every run (the paper's protocol)."""
 
     classifier: Pipeline
     """Standardisation and multinomial logistic regression."""

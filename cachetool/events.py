@@ -1,4 +1,4 @@
-"""Progress as events: what long work reports, so that the core never prints and the command line decides what to show."""
+"""Progress as events: what long work reports, so that the core never prints and its caller decides what to show."""
 
 from __future__ import annotations
 

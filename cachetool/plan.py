@@ -57,15 +57,16 @@ def plan_extraction(request: Request, batch_size: int | None = None) -> Plan:
             blocks = -(-min(images, len(writer.spec.images)) // writer.spec.block)
             stored = (blocks - len(writer.pending(request.layers, request.token_types))) * writer.spec.block
     todo = max(images - stored, 0)
-    image_bytes = _image_bytes(spec, len(request.layers), request.token_types)
+    disk = _disk_bytes(spec, todo, len(request.layers), request.token_types)
+    block = _disk_bytes(spec, spec.block, len(request.layers), request.token_types)
     size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block)
     seconds = _seconds_per_image(request.backbone, request.backbone.device, size)
     costs = {
         "total_images": images,
         "stored_images": min(stored, images),
-        "disk_bytes": todo * image_bytes,
+        "disk_bytes": disk,
         "block_images": spec.block,
-        "memory_bytes": 2 * spec.block * image_bytes + _parameter_bytes(request.backbone, 0),
+        "memory_bytes": 2 * block + _parameter_bytes(request.backbone, 0),
         "compute_seconds": todo * seconds,
     }
     return Plan(
@@ -106,8 +107,8 @@ def plan_replay(
     costs: dict[str, int | float] = {
         "total_images": images,
         "edits": len(edits),
-        "read_bytes": images * _image_bytes(spec, 1, backbone.layout.types) * len(starts),
-        "written_bytes": images * _image_bytes(spec, 1, spec.token_types) * len(edits),
+        "read_bytes": _disk_bytes(spec, images, 1, backbone.layout.types) * len(starts),
+        "written_bytes": _disk_bytes(spec, images, 1, spec.token_types) * len(edits),
         "memory_bytes": 4 * spec.block * spec.layout.tokens * spec.channels * 4 + _parameter_bytes(backbone, first),
         "blocks_run": sum(depth - edit.from_layer for edit in edits),
         "blocks_of_full_forwards": depth * len(edits),
@@ -122,9 +123,15 @@ def plan_replay(
     return Plan(f"replay {len(edits)} edits on {cache}", costs, verdict)
 
 
-def _image_bytes(spec: StoreSpec, layers: int, token_types: Sequence[str]) -> int:
-    tokens = sum(spec.layout.count(name) for name in token_types)
-    return tokens * spec.channels * layers * storage_dtype(spec.dtype).itemsize
+def _disk_bytes(spec: StoreSpec, images: int, layers: int, token_types: Sequence[str]) -> int:
+    """Bytes of the chunks of some images, each of which is stored whole even where it is partly filled."""
+    geometry = spec.geometry
+    total = 0
+    for name in token_types:
+        array = geometry.array(name)
+        chunk = array.chunk_images(spec.block)
+        total += -(-images // chunk) * chunk * array.values * layers * storage_dtype(spec.dtype).itemsize
+    return total
 
 
 def _parameter_bytes(backbone: Backbone, first_block: int) -> int:

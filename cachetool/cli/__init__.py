@@ -1,4 +1,4 @@
-"""The command line: thin commands, one file each, discovered; errors meant for the user become two lines and exit code 2."""
+"""The command line: thin commands, one file each, discovered; errors meant for the user end with exit code 2."""
 
 from __future__ import annotations
 

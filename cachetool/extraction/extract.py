@@ -129,7 +129,8 @@ def open_for_writing(request: Request) -> StoreWriter:
         listing = "\n".join(f"  {line}" for line in different)
         raise KeyMismatchError(
             f"{request.path} holds another cache; what differs (here = asked for now, there = on disk):\n{listing}\n"
-            f"keep both with --name {model_slug(request.model)}-2, or remove that one with `cachetool remove {request.path}`"
+            f"keep both with --name {model_slug(request.model)}-2, "
+            f"or remove that one with `cachetool remove {request.path}`"
         )
     missing_types = tuple(name for name in request.token_types if name not in there.token_types)
     grown = wanted.images if len(wanted.images.image_id) > len(there.images.image_id) else None
@@ -139,7 +140,7 @@ def open_for_writing(request: Request) -> StoreWriter:
 
 
 def default_workers() -> int:
-    """Processes that decode images: one per processor that this process may use, up to 8; none where there is only one."""
+    """Processes that decode images: one per usable processor, up to 8; none where there is only one."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(processors, 8) if processors > 1 else 0
 

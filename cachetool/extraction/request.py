@@ -132,7 +132,7 @@ def _norm(backbone: Backbone) -> NormSpec | None:
 def _open_both(
     model: str, dataset: str, weights: str | Path | None, image_size: int | None
 ) -> tuple[Dataset, Backbone]:
-    """Open data set and model; where both are missing, one error names both, so that one run shows all that is to do."""
+    """Open data set and model; where both are missing, one error names both, so that nothing is found out twice."""
     missing: list[str] = []
     opened: Dataset | None = None
     backbone: Backbone | None = None
@@ -143,7 +143,7 @@ def _open_both(
     try:
         backbone = load(model, weights=None if weights is None else Path(weights), image_size=image_size)
     except MissingDataError as error:
-        missing.append(str(error))
+        missing.append(f"{model}: {error}")
     if opened is None or backbone is None:
         raise MissingDataError("\n".join(missing))
     return opened, backbone

@@ -18,7 +18,7 @@ from cachetool.store import StoreWriter
 
 @dataclass(frozen=True)
 class PreparedEdit:
-    """An edit of one block, ready to be carried out: everything that comes from disk or a random stream is in memory."""
+    """An edit of one block, ready to be carried out: all that comes from disk or a random stream is in memory."""
 
     selection: Selection
     """The selected tokens of the block."""

@@ -1,4 +1,4 @@
-"""Which calibration a replay draws on: the one it was given, or the cache's own, made once and kept beside the cache."""
+"""Which calibration a replay draws on: the one it was given, or the cache's own, made once and kept beside it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Calibrations:
         }
 
     def _needed_layers(self, edit: Edit, token_type: str) -> tuple[int, ...]:
-        """[CLS] and registers are few: calibrate all stored states at once. Patches are the bulk: only what is needed."""
+        """All stored states of [CLS] and registers, which are few; of patches, the bulk, only what the edit needs."""
         covered = self._reader.coverage(token_type)
         if token_type != "patches":
             return covered

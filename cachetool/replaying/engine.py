@@ -1,4 +1,4 @@
-"""Replay: the loop from k with a visitor that edits each state; one read of a state feeds every edit that starts there."""
+"""Replay: the loop from k with a visitor that edits each state; one read of a state feeds all edits from there."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""`kill -9` at random moments of an extraction: finished blocks stay untouched, the result is the same byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+IMAGES = 192
+KILLS = 20
+
+# Blocks of 16 images: a kill should find several finished blocks, which at the default size would take minutes.
+CHILD = """
+import sys
+import cachetool.extraction.request as request
+request.default_block = lambda *arguments: 16
+from cachetool.cli import main
+main()
+"""
+
+
+def command(root: Path) -> list[str]:
+    return [
+        sys.executable, "-c", CHILD, "extract", "tiny-reg", "shapes", "--limit", str(IMAGES), "--workers", "1",
+        "--root", str(root), "--json",
+    ]  # fmt: skip
+
+
+def finished_blocks(cache: Path) -> dict[str, tuple[int, ...]]:
+    """Modification times of the shards of every block with a done record."""
+    times = {}
+    for record in sorted((cache / ".cachetool" / "blocks").glob("*.json")):
+        files = json.loads(record.read_text())["files"]
+        times[record.name] = tuple((cache / name).stat().st_mtime_ns for name in sorted(files))
+    return times
+
+
+def shard_bytes(cache: Path) -> dict[str, str]:
+    """Digest of every shard of the token arrays and of the flags."""
+    return {
+        str(path.relative_to(cache)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in ("cls", "registers", "patches", "complete")
+        for path in (cache / name).glob("c.*")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_kill_at_random_moments(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    started = time.monotonic()
+    subprocess.run(command(whole), check=True, capture_output=True)
+    expected = shard_bytes(whole / "shapes" / "tiny-reg.zarr")
+    duration = time.monotonic() - started
+
+    moments = random.Random(0)
+    kills = rounds = 0
+    while kills < KILLS:
+        root = tmp_path / f"round-{rounds}"
+        cache = root / "shapes" / "tiny-reg.zarr"
+        done: dict[str, tuple[int, ...]] = {}
+        while True:
+            child = subprocess.Popen(command(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            try:
+                child.communicate(timeout=moments.uniform(0.3, 1.0) * duration if kills < KILLS else None)
+            except subprocess.TimeoutExpired:
+                child.send_signal(signal.SIGKILL)
+                child.communicate()
+                kills += 1
+            now = finished_blocks(cache)
+            assert done.items() <= now.items(), "a finished block was written again"
+            done = now
+            if child.returncode == 0:
+                break
+        assert shard_bytes(cache) == expected
+        assert not list(cache.rglob("*partial*"))
+        rounds += 1
+    assert kills == KILLS
