@@ -1,0 +1,46 @@
+"""Stores: caches and runs as Zarr v3 groups that are written safely and read at the speed of memory."""
+
+from __future__ import annotations
+
+from cachetool.store.check import check_block, check_store
+from cachetool.store.create import create
+from cachetool.store.dtypes import DTYPES, beyond_range, from_float32, largest, storage_dtype, to_float32
+from cachetool.store.extend import extend
+from cachetool.store.format import (
+    FORMAT_VERSION,
+    ArraySpec,
+    Geometry,
+    ImageTable,
+    NormSpec,
+    StoreSpec,
+    default_block,
+)
+from cachetool.store.key import differences, key_digest
+from cachetool.store.lock import lock
+from cachetool.store.reader import StoreReader
+from cachetool.store.writer import StoreWriter
+
+__all__ = [
+    "DTYPES",
+    "FORMAT_VERSION",
+    "ArraySpec",
+    "Geometry",
+    "ImageTable",
+    "NormSpec",
+    "StoreReader",
+    "StoreSpec",
+    "StoreWriter",
+    "beyond_range",
+    "check_block",
+    "check_store",
+    "create",
+    "default_block",
+    "differences",
+    "extend",
+    "from_float32",
+    "key_digest",
+    "largest",
+    "lock",
+    "storage_dtype",
+    "to_float32",
+]

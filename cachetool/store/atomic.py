@@ -1,0 +1,153 @@
+"""Write files so that a reader, or a machine that loses power, sees the old file or the new one and nothing between.
+
+A temporary file in the same folder is written and synced, renamed over the target, and the folder is synced. If a step
+fails the temporary file is removed and `StoreError` says what to do; the target is untouched. Temporary names carry
+host and process, so that what a killed process left behind can be told from work in progress.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cachetool.errors import StoreError
+from cachetool.store.shards import Buffer
+
+FOREIGN_LEFTOVER_SECONDS = 24 * 3600
+"""Age at which a temporary file of another host, whose processes cannot be looked up, counts as left behind."""
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free space, then run the same command again: finished blocks are kept",
+    errno.EDQUOT: "the disk quota is used up; free space, then run the same command again: finished blocks are kept",
+    errno.EROFS: "the file system is read-only; choose another --root",
+    errno.EACCES: "permission denied; choose another --root or change its permissions",
+    errno.EPERM: "permission denied; choose another --root or change its permissions",
+    errno.EEXIST: "something is there already",
+    errno.ENOTEMPTY: "something is there already",
+    errno.ENOENT: "its folder is gone; was the store moved or removed meanwhile?",
+}
+
+
+def temporary_name(path: Path) -> Path:
+    """The temporary sibling under which this process prepares `path`."""
+    return path.with_name(f"{path.name}.partial-{socket.gethostname()}-{os.getpid()}")
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `StoreError` that names the path, the cause and what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(f"Cannot write {path}: {advice}.") from error
+
+
+def write_file(path: Path, parts: Iterable[Buffer]) -> None:
+    """Write and sync a file in one sequential pass. Not atomic by itself."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Staged:
+    """Files written and synced under temporary names, waiting to be renamed together."""
+
+    def __init__(self) -> None:
+        self._files: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> Staged:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove what was not renamed: nothing half-written stays behind."""
+        for temporary, _target in self._files:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def add(self, path: Path, parts: Iterable[Buffer]) -> Path:
+        """Write one file under its temporary name, which is returned. Raises `StoreError`."""
+        temporary = temporary_name(path)
+        self._files.append((temporary, path))
+        with storage_errors(path):
+            write_file(temporary, parts)
+        return temporary
+
+    def commit(self) -> None:
+        """Rename every file to its target and sync the folders. Raises `StoreError`."""
+        folders = dict.fromkeys(target.parent for _temporary, target in self._files)
+        while self._files:
+            temporary, target = self._files[0]
+            with storage_errors(target):
+                temporary.replace(target)
+            del self._files[0]
+        for folder in folders:
+            with storage_errors(folder):
+                sync_folder(folder)
+
+
+def write_atomically(path: Path, *parts: Buffer) -> None:
+    """Replace one small file. Raises `StoreError` with the old file untouched."""
+    with Staged() as staged:
+        staged.add(path, parts)
+        staged.commit()
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file durably; one that is not there is no error. Raises `StoreError`."""
+    with storage_errors(path):
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove temporary files and folders, of the target `name` or of all, that no living process is writing."""
+    pattern = name if name == "*" else glob.escape(name)
+    for path in folder.glob(f"{pattern}.partial-*"):
+        if _abandoned(path):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _abandoned(path: Path) -> bool:
+    host, _, process = path.name.rpartition(".partial-")[2].rpartition("-")
+    if host == socket.gethostname():
+        return not process.isdigit() or not process_alive(int(process))
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime > FOREIGN_LEFTOVER_SECONDS
+    return False
+
+
+def process_alive(process: int) -> bool:
+    """Whether a process of this host exists."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,169 @@
+"""Change the shape of a store: more images, more token types, extra arrays, more facts.
+
+Every change is prepared so that nothing of it shows, and becomes visible by replacing the root document. Such changes
+of one store follow one another (`exclusive`), also between processes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cachetool.errors import KeyMismatchError, StoreError
+from cachetool.store.atomic import Staged, storage_errors, sync_folder, temporary_name, write_atomically, write_file
+from cachetool.store.create import image_tables
+from cachetool.store.format import COORDINATES, Geometry, ImageTable
+from cachetool.store.lock import exclusive
+from cachetool.store.metadata import ROOT, Document, encode_document, token_document, write_document
+from cachetool.store.opened import OpenedStore
+from cachetool.store.tables import encode_chunk, encode_table, table_document
+from cachetool.tokens import TOKEN_TYPES
+
+RESERVED = {*TOKEN_TYPES, *COORDINATES, "layer", "token_type", "complete", "norm_weight", "norm_bias"}
+
+
+def extend(path: str | os.PathLike[str], *, images: ImageTable | None = None, token_types: Sequence[str] = ()) -> None:
+    """Make room for more images and token types; values come with `StoreWriter.write_block`.
+
+    `images` is the new table as a whole and must begin with the images that are there. If the last block was partly
+    filled it becomes unfinished, and so has to be written again, with all the states that it is to hold.
+
+    Raises
+    ------
+    KeyMismatchError
+        The new table does not begin with the old one; names what differs.
+    StoreError
+        The model has no such tokens, or the disk refuses; the store is as it was.
+    """
+    path = Path(path)
+    with exclusive(path):
+        store = OpenedStore(path)
+        old = store.geometry
+        if images is not None:
+            _check_prefix(path, store.images, images)
+        unknown = tuple(name for name in token_types if name not in TOKEN_TYPES)
+        new = replace(
+            old,
+            token_types=tuple(name for name in TOKEN_TYPES if name in {*old.token_types, *token_types}) + unknown,
+            images=old.images if images is None else len(images),
+        )
+        changed: dict[str, Document] = {}
+        if images is not None and new.images > old.images:
+            changed |= _grown(store, new)
+            _write_images(store, changed, images)
+        changed |= {name: token_document(new, name) for name in new.token_types if name not in old.token_types}
+        for name, document in changed.items():
+            with storage_errors(path / name):
+                (path / name).mkdir(exist_ok=True)
+            write_document(path / name, document)
+        if changed:
+            with storage_errors(path):
+                sync_folder(path)
+            store.root.arrays.update(changed)
+            store.root.write()
+
+
+def _check_prefix(path: Path, old: ImageTable, new: ImageTable) -> None:
+    problems = []
+    if len(new) < len(old):
+        problems.append(f"images: {len(new)} here, {len(old)} there")
+    if set(new.columns) != set(old.columns):
+        problems.append(f"columns: {', '.join(new.columns)} here, {', '.join(old.columns)} there")
+    for name, column in old.columns.items():
+        pairs = zip_longest(column, new.columns.get(name, ())[: len(column)])
+        differing = [position for position, (there, here) in enumerate(pairs) if there != here]
+        if differing:
+            first = differing[0]
+            problems.append(f"{name} of {len(differing)} images, first {old.image_id[first]}: {column[first]!r} there")
+    if problems:
+        raise KeyMismatchError(
+            f"The images of {path} must come first, in their order, for it to be extended: "
+            + "; ".join(problems)
+            + ". Choose another --name to keep both."
+        )
+
+
+def _grown(store: OpenedStore, new: Geometry) -> dict[str, Document]:
+    """Documents of all arrays over images or blocks, at their new length."""
+    changed = {}
+    for name, document in store.root.arrays.items():
+        sizes = {"image": new.images, "block": new.blocks}
+        shape = [sizes.get(dim, size) for dim, size in zip(document["dimension_names"], document["shape"], strict=True)]
+        if shape != document["shape"]:
+            changed[name] = {**document, "shape": shape}
+    return changed
+
+
+def _write_images(store: OpenedStore, changed: Mapping[str, Document], images: ImageTable) -> None:
+    """Write the new part of the image tables, which the old documents hide, and flag the last block as unfinished."""
+    start = store.geometry.images
+    with Staged() as staged:
+        for name, (values, document) in image_tables(images).items():
+            for key, chunk in encode_table(values, document, start):
+                staged.add(store.path / name / key, [chunk])
+        staged.commit()
+    last, partly = divmod(start, store.geometry.block)
+    if partly:
+        document = changed.get("complete", store.root.arrays["complete"])
+        flags = store.flags(None)[np.newaxis]
+        write_atomically(store.path / "complete" / f"c.{last}.0.0", encode_chunk(flags, document))
+
+
+def merge_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Merge entries into the facts of a store. Raises `StoreError` where they are not JSON or the disk refuses."""
+    with exclusive(path):
+        store = OpenedStore(path)
+        store.root.about["facts"] = {**store.root.about["facts"], **facts}
+        store.root.write()
+
+
+def add_array(
+    path: Path, name: str, data: npt.NDArray[Any], dimensions: Sequence[str], attributes: Mapping[str, Any]
+) -> None:
+    """Add or replace a small array. Raises `StoreError` for a name or dimensions that do not fit, or on a full disk."""
+    with exclusive(path):
+        store = OpenedStore(path)
+        _check_array(store, name, data, dimensions)
+        document = table_document(data, dimensions, attributes=dict(attributes))
+        if name in store.root.arrays:
+            del store.root.arrays[name]
+            store.root.write()
+        temporary = temporary_name(path / name)
+        try:
+            with storage_errors(path / name):
+                shutil.rmtree(path / name, ignore_errors=True)
+                temporary.mkdir()
+                write_file(temporary / ROOT, [encode_document(document)])
+                for key, chunk in encode_table(data, document):
+                    write_file(temporary / key, [chunk])
+                sync_folder(temporary)
+                temporary.rename(path / name)
+                sync_folder(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        store.root.arrays[name] = document
+        store.root.write()
+
+
+def _check_array(store: OpenedStore, name: str, data: npt.NDArray[Any], dimensions: Sequence[str]) -> None:
+    sizes: dict[str, int] = {}
+    for document in store.root.arrays.values():
+        sizes.update(zip(document["dimension_names"], document["shape"], strict=True))
+    problems = []
+    if name in RESERVED or not name.isidentifier():
+        problems.append(f"{name!r} is no free name: expected an identifier other than {', '.join(sorted(RESERVED))}")
+    if len(dimensions) != data.ndim:
+        problems.append(f"{data.ndim} dimensions have {len(dimensions)} names")
+    for dimension, size in zip(dimensions, data.shape, strict=False):
+        if sizes.get(dimension, size) != size:
+            problems.append(f"dimension {dimension}: the store has {sizes[dimension]}, the array {size}")
+    if problems:
+        raise StoreError(f"The array {name} does not fit {store.path}: " + "; ".join(problems) + ".")

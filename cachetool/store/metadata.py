@@ -1,0 +1,198 @@
+"""The `zarr.json` documents of a store, with every array's document repeated inline in the root.
+
+The root document alone describes the whole store (Zarr calls this consolidated metadata), so opening costs one read,
+and replacing that one file is how a change of the store's shape becomes visible. zarr-python's own consolidation warns
+that it is no part of the specification yet; writing the same document ourselves keeps every reader silent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cachetool.errors import DamagedError, MissingDataError, StoreError
+from cachetool.store.atomic import write_atomically
+from cachetool.store.dtypes import DTYPE_ATTRIBUTE, zarr_data_type, zarr_fill_value
+from cachetool.store.format import COORDINATES, FORMAT_VERSION, KINDS, Geometry, StoreSpec
+from cachetool.tokens import TOKEN_TYPES, TokenLayout
+
+ROOT = "zarr.json"
+Document = dict[str, Any]
+
+_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+_CHECKSUM = {"name": "crc32c"}
+
+
+def array_document(
+    shape: Sequence[int],
+    chunk_shape: Sequence[int],
+    data_type: str,
+    fill_value: Any,
+    dimensions: Sequence[str],
+    attributes: Mapping[str, Any] | None = None,
+    inner_chunk_shape: Sequence[int] | None = None,
+) -> Document:
+    """The document of one array; with `inner_chunk_shape` its chunks are shards."""
+    serializer = {"name": "vlen-utf8"} if data_type == "string" else _BYTES
+    codecs: list[dict[str, Any]] = [serializer, _CHECKSUM]
+    if inner_chunk_shape is not None:
+        sharding = {
+            "chunk_shape": list(inner_chunk_shape),
+            "codecs": codecs,
+            "index_codecs": [_BYTES, _CHECKSUM],
+            "index_location": "end",
+        }
+        codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": data_type,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "attributes": dict(attributes or {}),
+        "dimension_names": list(dimensions),
+        "storage_transformers": [],
+    }
+
+
+def token_document(geometry: Geometry, token_type: str) -> Document:
+    """The document of a token array."""
+    array = geometry.array(token_type)
+    return array_document(
+        geometry.shape(token_type),
+        (geometry.block, len(geometry.layers), *array.inner_shape),
+        zarr_data_type(geometry.dtype),
+        zarr_fill_value(geometry.dtype),
+        array.dimensions,
+        {DTYPE_ATTRIBUTE: geometry.dtype} if geometry.dtype == "bfloat16" else None,
+        (array.chunk_images(geometry.block), 1, *array.inner_shape),
+    )
+
+
+def root_attributes(spec: StoreSpec) -> dict[str, Any]:
+    """Attributes of the root: what the store is, and which arrays are coordinates."""
+    layout = spec.layout
+    attributes: dict[str, Any] = {
+        "cachetool": {
+            "format": FORMAT_VERSION,
+            "kind": spec.kind,
+            "key": dict(spec.key),
+            "facts": dict(spec.facts),
+            "layout": {
+                "cls": layout.cls,
+                "registers": layout.registers,
+                "rows": layout.rows,
+                "columns": layout.columns,
+            },
+            "channels": spec.channels,
+            "dtype": spec.dtype,
+            "block": spec.block,
+        }
+    }
+    if spec.norm is not None:
+        attributes["norm_type"] = spec.norm.type
+        attributes["norm_epsilon"] = spec.norm.epsilon
+    return attributes
+
+
+def root_document(attributes: Mapping[str, Any], arrays: Mapping[str, Document]) -> Document:
+    """The root document over the documents of its arrays."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": dict(attributes),
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": dict(arrays)},
+    }
+
+
+def encode_document(document: Document) -> bytes:
+    """Text of a document as it is stored. Raises `StoreError` where an attribute is not JSON."""
+    try:
+        return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"Attributes of a store must be JSON (strings, finite numbers, lists, objects): {error}."
+        ) from error
+
+
+def write_document(folder: Path, document: Document) -> None:
+    """Replace the `zarr.json` of a folder atomically. Raises `StoreError`."""
+    write_atomically(folder / ROOT, encode_document(document))
+
+
+class Root:
+    """The root document of an existing store, checked and taken apart."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it. Raises `MissingDataError`, `DamagedError`, or `StoreError` for what is no store of this format."""
+        self.path = path
+        try:
+            self.document: Document = json.loads((path / ROOT).read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise MissingDataError(f"There is no store at {path}: it has no {ROOT}.") from error
+        except ValueError as error:
+            raise DamagedError(f"{path / ROOT} is damaged: {error}.") from error
+        self.attributes: dict[str, Any] = self.document.get("attributes", {})
+        about = self.attributes.get("cachetool")
+        if not isinstance(about, dict) or "format" not in about:
+            raise StoreError(f"{path} is a Zarr group, but no store of cachetool: it lacks the attribute `cachetool`.")
+        if about["format"] > FORMAT_VERSION:
+            raise StoreError(
+                f"{path} has format version {about['format']}; this cachetool reads up to {FORMAT_VERSION}."
+                " Install a newer cachetool."
+            )
+        if about["kind"] not in KINDS:
+            raise StoreError(f"{path} is of kind {about['kind']!r}; expected one of {', '.join(KINDS)}.")
+        self.about: dict[str, Any] = about
+        self.arrays: dict[str, Document] = self.document["consolidated_metadata"]["metadata"]
+
+    def geometry(self, layers: Sequence[int]) -> Geometry:
+        """The geometry of the store, whose `layer` coordinate the caller has read."""
+        if "layout" not in self.about:
+            raise StoreError(f"{self.path} is of kind {self.about['kind']!r} and holds no token arrays.")
+        return Geometry(
+            layout=TokenLayout(**self.about["layout"]),
+            channels=self.about["channels"],
+            layers=tuple(layers),
+            token_types=tuple(name for name in TOKEN_TYPES if name in self.arrays),
+            dtype=self.about["dtype"],
+            block=self.about["block"],
+            images=self.arrays["image_id"]["shape"][0],
+        )
+
+    def write(self) -> None:
+        """Replace the root document by what `attributes` and `arrays` now say. Raises `StoreError`."""
+        arrays = {name: self.arrays[name] for name in sorted(self.arrays)}
+        self.document = root_document(self.attributes | {"coordinates": coordinates(arrays)}, arrays)
+        write_document(self.path, self.document)
+
+
+def coordinates(arrays: Mapping[str, Document]) -> str:
+    """Names of the coordinate arrays, as the attribute that xarray reads them from (CF conventions)."""
+    return " ".join(name for name in COORDINATES if name in arrays)
+
+
+def numpy_data_type(array: np.ndarray[Any, Any]) -> tuple[str, Any]:
+    """Zarr data type and fill value for a small array: the fill value is what a missing entry reads as.
+
+    Raises `StoreError` for dtypes without a core Zarr v3 data type.
+    """
+    kind = array.dtype.kind
+    if kind in "UTO":
+        return "string", ""
+    if kind == "b":
+        return "bool", False
+    if kind == "f" and array.dtype.itemsize in (2, 4, 8):
+        return array.dtype.name, "NaN"
+    if kind == "i":
+        return array.dtype.name, -1
+    if kind == "u":
+        return array.dtype.name, int(np.iinfo(array.dtype).max)
+    raise StoreError(f"Arrays of dtype {array.dtype} cannot be stored; use bool, int, uint, float or strings.")

@@ -1,0 +1,113 @@
+"""An existing store as its own documents describe it: what the writer, the reader and the checker share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cachetool.errors import DamagedError, StoreError
+from cachetool.store.format import Geometry, ImageTable, NormSpec, StoreSpec
+from cachetool.store.metadata import Root
+from cachetool.store.records import Record, misfits, read_record
+from cachetool.store.tables import Table, read_table
+
+
+class OpenedStore:
+    """Geometry, coordinates and done records of a store; tables over images are read when first asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the root document and the `layer` coordinate.
+
+        Raises
+        ------
+        MissingDataError
+            There is no store at `path`.
+        StoreError
+            It is of another format, of a newer version, or of a kind without token arrays.
+        DamagedError
+            Its documents cannot be read.
+        """
+        self.path = path
+        self.root = Root(path)
+        self.geometry: Geometry = self.root.geometry(self.array("layer").tolist())
+
+    def renew(self) -> None:
+        """Read the root document again, after its facts or extra arrays were changed."""
+        self.root = Root(self.path)
+
+    def array(self, name: str) -> Table:
+        """A small array as a whole. Raises `StoreError` for one that is not there, `DamagedError` for damage."""
+        if name not in self.root.arrays:
+            raise StoreError(f"{self.path} has the arrays {', '.join(self.root.arrays)}; no {name!r}.")
+        return read_table(self.path / name, self.root.arrays[name])
+
+    @cached_property
+    def images(self) -> ImageTable:
+        """The images of the store, in its order."""
+        columns = {name: tuple(self.array(name).tolist()) for name in ImageTable.COLUMNS if name in self.root.arrays}
+        return ImageTable(
+            image_id=columns["image_id"],
+            sha256=columns["content_sha256"],
+            label=columns.get("label"),
+            class_name=columns.get("class_name"),
+        )
+
+    @property
+    def norm(self) -> NormSpec | None:
+        """The model's final normalisation, None where it was not recorded."""
+        attributes = self.root.attributes
+        if "norm_type" not in attributes:
+            return None
+        vectors = {name: self.array(name) for name in ("norm_weight", "norm_bias") if name in self.root.arrays}
+        return NormSpec(
+            type=attributes["norm_type"],
+            epsilon=attributes["norm_epsilon"],
+            weight=vectors.get("norm_weight"),
+            bias=vectors.get("norm_bias"),
+        )
+
+    def spec(self) -> StoreSpec:
+        """What the store says about itself."""
+        about, geometry = self.root.about, self.geometry
+        return StoreSpec(
+            kind=about["kind"],
+            key=about["key"],
+            facts=about["facts"],
+            layout=geometry.layout,
+            channels=geometry.channels,
+            layers=geometry.layers,
+            token_types=geometry.token_types,
+            dtype=geometry.dtype,
+            block=geometry.block,
+            images=self.images,
+            norm=self.norm,
+        )
+
+    def shard_name(self, token_type: str, block: int) -> str:
+        """Path of a shard relative to the store."""
+        return f"{token_type}/{self.geometry.array(token_type).chunk_key(block)}"
+
+    def record(self, block: int) -> Record | None:
+        """The record of a block as it is now; None where it is not finished. Raises `DamagedError`."""
+        record = read_record(self.path, block)
+        return record if record is not None and record.covers(self.geometry) else None
+
+    def sound_record(self, block: int) -> Record | None:
+        """The record of a block whose files exist with the recorded sizes; None where the block is to be done again."""
+        try:
+            record = self.record(block)
+        except DamagedError:
+            return None
+        return None if record is None or misfits(self.path, record) else record
+
+    def flags(self, record: Record | None) -> npt.NDArray[np.bool_]:
+        """What a record says is finished, bool (token_type, layer), token types as in `layout.types`."""
+        types, layers = self.geometry.layout.types, self.geometry.layers
+        flags = np.zeros((len(types), len(layers)), dtype=bool)
+        if record is not None:
+            for row, token_type in enumerate(types):
+                flags[row] = np.isin(layers, record.layers.get(token_type, ()))
+        return flags

@@ -1,0 +1,171 @@
+"""Encode and decode one shard: inner chunks laid layer-major, then the index, each with its CRC32C.
+
+A shard is what Zarr's `sharding_indexed` codec defines, with inner codecs `bytes` (little) and `crc32c` and the index
+at the end. Nothing is compressed, so every chunk has the same size and its place follows from the layers that are
+stored. Layer-major order makes one layer of a block one contiguous read.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from cachetool.errors import DamagedError
+
+Buffer = bytes | memoryview
+CHECKSUM_BYTES = 4
+MISSING = np.uint64(2**64 - 1)
+"""Offset and size, in the index, of a chunk that is not stored: it reads as the fill value."""
+
+
+def extend_checksum(value: int, part: Buffer) -> int:
+    """CRC32C of the data so far followed by a part; google_crc32c takes arrays but no memoryview."""
+    return int(google_crc32c.extend(value, np.frombuffer(part, dtype=np.uint8)))
+
+
+def checksum(*parts: Buffer) -> bytes:
+    """CRC32C of the parts one after another, as the four little-endian bytes that Zarr's `crc32c` codec appends."""
+    value = 0
+    for part in parts:
+        value = extend_checksum(value, part)
+    return value.to_bytes(CHECKSUM_BYTES, "little")
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """Sizes of a shard's parts."""
+
+    layers: int
+    """Length of the `layer` coordinate."""
+    chunks: int
+    """Inner chunks per layer."""
+    chunk_images: int
+    """Images per inner chunk."""
+    image_bytes: int
+    """Bytes of one image at one state."""
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the values of one chunk."""
+        return self.chunk_images * self.image_bytes
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one chunk with its checksum."""
+        return self.payload_bytes + CHECKSUM_BYTES
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index with its checksum."""
+        return self.chunks * self.layers * 16 + CHECKSUM_BYTES
+
+    def used_chunks(self, images: int) -> int:
+        """Chunks per layer that hold at least one of a block's first `images` images."""
+        return -(-images // self.chunk_images)
+
+    def shard_bytes(self, layers: int, images: int) -> int:
+        """Size of a shard that stores this many layers of this many images."""
+        return layers * self.used_chunks(images) * self.chunk_bytes + self.index_bytes
+
+
+def encode(layout: ShardLayout, layers: Mapping[int, Sequence[Sequence[Buffer]]]) -> Iterator[Buffer]:
+    """The bytes of a shard, front to back, as buffers that need no copy.
+
+    `layers` maps a position in the `layer` coordinate to its chunks; a chunk is given as buffers: the payload alone,
+    whose checksum is added here, or the payload with its checksum as it was found in another shard.
+    """
+    index = np.full((layout.chunks, layout.layers, 2), MISSING, dtype="<u8")
+    offset = 0
+    for layer in sorted(layers):
+        for position, parts in enumerate(layers[layer]):
+            yield from parts
+            if sum(len(part) for part in parts) == layout.payload_bytes:
+                yield checksum(*parts)
+            index[position, layer] = offset, layout.chunk_bytes
+            offset += layout.chunk_bytes
+    encoded = index.tobytes()
+    yield encoded
+    yield checksum(encoded)
+
+
+class Shard:
+    """One shard file, mapped into memory; chunks are checked against their checksum when first read."""
+
+    def __init__(self, path: Path, layout: ShardLayout) -> None:
+        """Map a file and check its index. Raises `DamagedError` naming the file."""
+        self.path = path
+        self.layout = layout
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                size = status.st_size
+                if size < layout.index_bytes:
+                    raise DamagedError(
+                        f"{path} is damaged: expected at least {layout.index_bytes} bytes, found {size}."
+                        " Run `cachetool verify --repair`."
+                    )
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError as error:
+            raise DamagedError(
+                f"{path} is missing, though it is recorded as done. Run `cachetool verify --repair`."
+            ) from error
+        self.identity = (status.st_ino, status.st_size, status.st_mtime_ns)
+        """Tells this file from one that replaced it."""
+        self.bytes = memoryview(self._map)
+        body = size - layout.index_bytes
+        encoded = self.bytes[body:]
+        if checksum(encoded[:-CHECKSUM_BYTES]) != encoded[-CHECKSUM_BYTES:]:
+            raise DamagedError(
+                f"{path} is damaged: the checksum of its index does not match. Run `cachetool verify --repair`."
+            )
+        index = np.frombuffer(encoded[:-CHECKSUM_BYTES], dtype="<u8").reshape(layout.chunks, layout.layers, 2)
+        self._present = index[..., 0] != MISSING
+        ends = index[..., 0] + index[..., 1]
+        if np.any(self._present & ((index[..., 1] != layout.chunk_bytes) | (ends > body))):
+            raise DamagedError(
+                f"{path} is damaged: its index names chunks of another size, or beyond its end."
+                " Run `cachetool verify --repair`."
+            )
+        self._offsets = index[..., 0]
+        self.checked: npt.NDArray[np.bool_] = np.zeros((layout.chunks, layout.layers), dtype=bool)
+        """Which chunks were found to agree with their checksum."""
+
+    def has(self, layer: int, chunk: int) -> bool:
+        """Whether a chunk is stored; `layer` is a position in the `layer` coordinate."""
+        return bool(self._present[chunk, layer])
+
+    def encoded_chunk(self, layer: int, chunk: int) -> memoryview:
+        """A stored chunk with its checksum, unchecked."""
+        offset = int(self._offsets[chunk, layer])
+        return self.bytes[offset : offset + self.layout.chunk_bytes]
+
+    def intact(self, layer: int, chunk: int) -> bool:
+        """Whether a stored chunk agrees with its checksum; looked at once, then remembered."""
+        if not self.checked[chunk, layer]:
+            encoded = self.encoded_chunk(layer, chunk)
+            self.checked[chunk, layer] = checksum(encoded[:-CHECKSUM_BYTES]) == encoded[-CHECKSUM_BYTES:]
+        return bool(self.checked[chunk, layer])
+
+    def digest(self) -> int:
+        """CRC32C of the checksums in the file (chunks in the order of their bytes, then the index): binds its content.
+
+        The CRC32C of the whole file would not: data followed by its own CRC always leaves the same remainder, so that
+        all shards of one size have the same.
+        """
+        value = 0
+        for offset in np.sort(self._offsets[self._present]).tolist():
+            end = offset + self.layout.chunk_bytes
+            value = extend_checksum(value, self.bytes[end - CHECKSUM_BYTES : end])
+        return extend_checksum(value, self.bytes[-CHECKSUM_BYTES:])
+
+    def values(self, layer: int, chunk: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """The values of a stored chunk as a read-only view of the file, one-dimensional, unchecked."""
+        return np.frombuffer(self.encoded_chunk(layer, chunk)[:-CHECKSUM_BYTES], dtype=dtype)

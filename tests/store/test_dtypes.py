@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachetool.store import DTYPES, beyond_range, from_float32, largest, to_float32
+
+TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
+def test_rounding_equals_torch_for_any_bits(dtype, bits) -> None:
+    values = np.array(bits, dtype=np.uint32).view(np.float32)
+    expected = torch.from_numpy(values.copy()).to(TORCH[dtype]).float().numpy()
+    stored = from_float32(values, dtype)
+    np.testing.assert_array_equal(to_float32(stored, dtype), expected)
+    np.testing.assert_array_equal(beyond_range(values, stored, dtype), np.isfinite(values) & np.isinf(expected))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_all_16_bit_patterns_decode_and_encode_back(dtype) -> None:
+    stored = np.arange(2**16, dtype=np.uint16).view(np.float16 if dtype == "float16" else np.uint16)
+    decoded = to_float32(stored, dtype)
+    numbers = ~np.isnan(decoded)
+    again = from_float32(decoded, dtype)
+    np.testing.assert_array_equal(again.view(np.uint16)[numbers], stored.view(np.uint16)[numbers])
+    assert np.isnan(to_float32(again[~numbers], dtype)).all()
+
+
+def test_largest_is_the_largest_finite_value() -> None:
+    assert {name: largest(name) for name in DTYPES} == {name: torch.finfo(TORCH[name]).max for name in DTYPES}
+
+
+def test_decoding_reads_views_that_may_not_be_written_and_fills_strided_targets() -> None:
+    stored = np.frombuffer(np.arange(12, dtype=np.float16).tobytes(), np.float16).reshape(2, 6)
+    out = np.zeros((2, 3, 6), dtype=np.float32)
+    to_float32(stored, "float16", out=out[:, 1])
+    np.testing.assert_array_equal(out[:, 1], stored)
+    assert not out[:, [0, 2]].any()
