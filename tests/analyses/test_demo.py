@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analyses import demo
+from analyses.figures import register_figure
+from cachetool.events import Silent
+
+
+def test_demo_on_a_few_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, images in (("TRAIN_IMAGES", 120), ("EVALUATED_IMAGES", 40), ("CALIBRATION_IMAGES", 40)):
+        monkeypatch.setattr(demo, name, images)
+    rows = demo.run_demo(tmp_path, from_layer=1, events=Silent())
+    assert [row.replacement for row in rows] == list(demo.REPLACEMENTS)
+    intact = rows[0]
+    assert (intact.difference.estimate, intact.difference.low, intact.difference.high) == (0, 0, 0)
+    assert intact.cosine == pytest.approx(1, abs=1e-5)
+    for row in rows[1:]:
+        assert row.difference.images == 40
+        assert row.accuracy - intact.accuracy == pytest.approx(row.difference.estimate)
+        assert np.isfinite(row.mahalanobis_percentile)
+
+    again = demo.run_demo(tmp_path, from_layer=1, events=Silent())
+    assert [row.to_json() for row in again] == [row.to_json() for row in rows]
+
+    figure = tmp_path / "figure.png"
+    register_figure(
+        [row.replacement for row in rows],
+        [row.difference for row in rows],
+        [row.cosine for row in rows],
+        figure,
+        title="test",
+    )
+    assert Image.open(figure).size[0] > 800
