@@ -34,6 +34,11 @@ class BlockBuffer:
             for name in token_types
         }
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image in the block, all its layers and token types."""
+        return sum(tensor[:, 0].numel() * tensor.element_size() for tensor in self._tensors.values())
+
     def store(self, layer: int, images: torch.Tensor, state: torch.Tensor, image_ids: Sequence[str]) -> None:
         """Round one state of a batch into the block.
 

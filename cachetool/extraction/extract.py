@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 from cachetool.datasets import Batch, load_batches
-from cachetool.errors import ImageError, KeyMismatchError, UnknownNameError
+from cachetool.errors import ImageError, UnknownNameError
 from cachetool.events import Events, Silent
 from cachetool.extraction.buffers import BlockBuffer
+from cachetool.extraction.opening import open_for_writing
 from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import storage_error
-from cachetool.places import model_slug
-from cachetool.store import StoreWriter, create, differences, extend, lock
+from cachetool.store import StoreWriter, lock
 
 DEFAULT_BATCH_SIZE = 32
 STORAGE_ERROR_IMAGES = 8
@@ -85,7 +85,7 @@ def extract(
     if batch_size is not None and batch_size < 1:
         raise UnknownNameError(f"--batch-size {batch_size}: expected at least 1")
     started = time.monotonic()
-    writer = open_for_writing(request)
+    request, writer = open_for_writing(request)
     with lock(request.path, "extract" if part == (1, 1) else f"extract-part-{part[0]}-of-{part[1]}"):
         loop = _Loop(request, writer, min(batch_size or DEFAULT_BATCH_SIZE, writer.spec.block), on_error, listener)
         mine = _share(_blocks_of(request, writer.spec.block), part)
@@ -101,42 +101,6 @@ def extract(
         seconds=time.monotonic() - started,
         failed=loop.failed,
     )
-
-
-def open_for_writing(request: Request) -> StoreWriter:
-    """Create the cache, or open the one that is there and extend its coverage to the request.
-
-    Raises
-    ------
-    KeyMismatchError
-        Another key lies at the same place.
-    """
-    if not (request.path / "zarr.json").is_file():
-        create(request.path, request.spec)
-        return StoreWriter(request.path)
-    there = StoreWriter(request.path).spec
-    wanted = request.spec
-    different = differences(wanted.key, there.key)
-    shared = min(len(there.images.image_id), len(wanted.images.image_id))
-    changed = [
-        there.images.image_id[i]
-        for i in range(shared)
-        if (there.images.image_id[i], there.images.sha256[i]) != (wanted.images.image_id[i], wanted.images.sha256[i])
-    ]
-    if changed:
-        different.append(f"images: {len(changed)} of the first {shared} have another id or content ({changed[0]} ...)")
-    if different:
-        listing = "\n".join(f"  {line}" for line in different)
-        raise KeyMismatchError(
-            f"{request.path} holds another cache; what differs (here = asked for now, there = on disk):\n{listing}\n"
-            f"keep both with --name {model_slug(request.model)}-2, "
-            f"or remove that one with `cachetool remove {request.path}`"
-        )
-    missing_types = tuple(name for name in request.token_types if name not in there.token_types)
-    grown = wanted.images if len(wanted.images.image_id) > len(there.images.image_id) else None
-    if missing_types or grown is not None:
-        extend(request.path, images=grown, token_types=missing_types)
-    return StoreWriter(request.path)
 
 
 def default_workers() -> int:
@@ -215,7 +179,7 @@ class _Loop:
             rows = [row for row, index in enumerate(batch.indices) if index not in batch.failures]
             if rows:
                 self._compute_batch(batch, rows, first, buffer)
-            self._events.advance(len(batch.indices))
+            self._events.advance(len(batch.indices), len(batch.indices) * buffer.image_bytes)
         return buffer, failed
 
     def _compute_batch(self, batch: Batch, rows: list[int], first: int, buffer: BlockBuffer) -> None:
