@@ -1,1 +1,1 @@
-"""Measurements on caches and runs: tasks, geometry and inference, through cachetool's public interface only."""
+"""Measurements on caches and runs: tasks, geometry and inference, using cachetool as any user would."""

@@ -30,10 +30,10 @@ CALIBRATION_IMAGES = 800
 
 @dataclass(frozen=True)
 class Row:
-    """One replacement of all registers, sustained from the first edited state on."""
+    """One edit, sustained from the first edited state on."""
 
-    replacement: str
-    """What was put in."""
+    name: str
+    """Which tokens, and what was put in."""
     accuracy: float
     """Top-1 of the probe that was fitted on intact features."""
     difference: Difference
@@ -48,7 +48,7 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """The row for `--json`."""
         return {
-            "replacement": self.replacement,
+            "edit": self.name,
             "top1": self.accuracy,
             "difference": self.difference.estimate,
             "low": self.difference.low,
@@ -56,7 +56,7 @@ class Row:
             "equivalent_within_1pp": self.difference.equivalent,
             "images": self.difference.images,
             "median_patch_cosine": float(np.median(self.cosine)),
-            "mahalanobis_percentile": self.mahalanobis_percentile,
+            "mahalanobis_percentile": None if np.isnan(self.mahalanobis_percentile) else self.mahalanobis_percentile,
             "certificate_relative_error": self.relative_error,
         }
 
@@ -66,20 +66,21 @@ def command(
     from_layer: Annotated[int, typer.Option(min=1, max=DEPTH, help="First edited state.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Show on the embedded model and data what becomes of features when registers are replaced; about two minutes.
+    """Show on the embedded model and data what becomes of features when tokens are replaced; about two minutes.
 
-    Extracts, calibrates on other images, replays none, zero, mean, noise and shuffle, and draws one figure.
+    Extracts, calibrates on other images, replays the registers as none, zero, mean, noise and shuffle, and [CLS] and
+    four random patches as zero beside them; measures, and draws one figure.
     """
     started = time.monotonic()
     with progress() as events:
         rows = run_demo(root, from_layer, events)
     figure = root / "registers.png"
     register_figure(
-        [row.replacement for row in rows],
+        [row.name for row in rows],
         [row.difference for row in rows],
         [row.cosine for row in rows],
         figure,
-        title=f"{MODEL} on shapes: all 4 registers replaced at states {from_layer} to {DEPTH} "
+        title=f"{MODEL} on shapes: tokens replaced at every state from {from_layer} on "
         f"({rows[0].difference.images} images)",
     )
     seconds = time.monotonic() - started
@@ -101,16 +102,33 @@ def run_demo(root: Path, from_layer: int, events: Events) -> list[Row]:
         MODEL, "shapes#calibration", root=root, tokens=["cls", "registers"], limit=CALIBRATION_IMAGES, events=events
     )
     evaluated = cachetool.extract(MODEL, "shapes#val", root=root, limit=EVALUATED_IMAGES, events=events)
-    calibration = Path(calibrated.attrs["cachetool_path"]).with_suffix(".calibrations") / "demo.zarr"
+    # The name holds the weights, so that a calibration of other weights is never taken for this one.
+    name = f"demo-{calibrated.attrs['key']['weights_sha256'][:8]}"
+    calibration = Path(calibrated.attrs["cachetool_path"]).with_suffix(".calibrations") / f"{name}.zarr"
     if not calibration.exists():
-        cachetool.calibrate(calibrated, name="demo", events=events)
+        cachetool.calibrate(calibrated, name=name, events=events)
 
     probe = fit_linear_probe(final_cls(train).values, train.label.values)
-    edits = [cachetool.Edit("registers", name, from_layer=from_layer) for name in REPLACEMENTS]
+    named = demo_edits(from_layer)
+    edits = list(named.values())
     runs = cachetool.replay(evaluated, edits, calibration=calibration, no_overlap=True, events=events)
     labels = evaluated.label.values
     hits = [probe.hits(final_cls(run).values, labels) for run in runs]
-    return [_row(name, run, runs[0], hit, hits[0]) for name, run, hit in zip(REPLACEMENTS, runs, hits, strict=True)]
+    return [_row(name, run, runs[0], hit, hits[0]) for name, run, hit in zip(named, runs, hits, strict=True)]
+
+
+def demo_edits(from_layer: int) -> dict[str, cachetool.Edit]:
+    """The edits of the demo by name, the intact arm first.
+
+    [CLS] is edited up to the last state but one: edited at the last, its read-out would be constant, whatever the model.
+    """
+    registers = {f"registers {name}": cachetool.Edit("registers", name, from_layer) for name in REPLACEMENTS}
+    until = max(from_layer, DEPTH - 1)
+    return {
+        **registers,
+        f"[CLS] zero, to {until}": cachetool.Edit("cls", "zero", from_layer, until_layer=until),
+        "4 random patches zero": cachetool.Edit("patches:random4", "zero", from_layer),
+    }
 
 
 def table(rows: list[Row]) -> Any:
@@ -118,19 +136,19 @@ def table(rows: list[Row]) -> Any:
     from rich.table import Table
 
     shown = Table(
-        "registers",
+        "edit",
         "top-1",
         "change, pp (95 % interval)",
         "within 1 pp",
         "patch cosine",
         "distance rank",
         caption="top-1 of a probe fitted on intact [CLS]; median cosine of final patches with intact; "
-        "rank of the injected registers' Mahalanobis distance among natural ones (50 = typical)",
+        "rank of the injected tokens' Mahalanobis distance among natural ones (50 = typical)",
     )
     for row in rows:
         change = row.difference
         shown.add_row(
-            row.replacement,
+            row.name,
             f"{100 * row.accuracy:.1f} %",
             f"{100 * change.estimate:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f})",
             "yes" if change.equivalent else "not shown",
@@ -145,7 +163,7 @@ def _row(
 ) -> Row:
     measured = "off_distribution_mahalanobis_percentile"
     return Row(
-        replacement=name,
+        name=name,
         accuracy=float(hit.mean()),
         difference=paired_difference(hit, intact_hit),
         cosine=patch_cosine(run, intact).values.ravel(),

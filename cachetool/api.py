@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import xarray as xr
 
@@ -15,12 +15,12 @@ from cachetool.calibrating import calibrate as compute_calibration
 from cachetool.datasets import DatasetEntry
 from cachetool.datasets import catalogue as dataset_catalogue
 from cachetool.edits import Edit
-from cachetool.errors import StoreError
+from cachetool.errors import MissingDataError, StoreError
 from cachetool.events import Events
 from cachetool.extraction import extract as run_extraction
 from cachetool.extraction import prepare
 from cachetool.query import open_store, store_path
-from cachetool.replaying import replay_edits
+from cachetool.replaying import replay_edits, require_cache
 from cachetool.store import StoreReader
 
 
@@ -84,7 +84,7 @@ def replay(
     cache: str | Path | xr.Dataset,
     edits: Edit,
     *,
-    keep: Iterable[int] | None = None,
+    keep: Iterable[int] | Literal["all"] | None = None,
     calibration: str | Path | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
@@ -97,7 +97,7 @@ def replay(
     cache: str | Path | xr.Dataset,
     edits: Sequence[Edit],
     *,
-    keep: Iterable[int] | None = None,
+    keep: Iterable[int] | Literal["all"] | None = None,
     calibration: str | Path | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
@@ -109,7 +109,7 @@ def replay(
     cache: str | Path | xr.Dataset,
     edits: Edit | Sequence[Edit],
     *,
-    keep: Iterable[int] | None = None,
+    keep: Iterable[int] | Literal["all"] | None = None,
     calibration: str | Path | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
@@ -146,6 +146,7 @@ def calibrate(
     name: str = "calibration",
     layers: Sequence[int] | None = None,
     tokens: Sequence[str] | None = None,
+    images: Sequence[str] | None = None,
     limit: int | None = None,
     covariance: bool = False,
     events: Events | None = None,
@@ -156,8 +157,10 @@ def calibrate(
     ----------
     name
         Name of the artefact, a file name without `.zarr`.
+    images
+        Ids of the calibration images; by default all.
     limit
-        Use the first images only.
+        Use the first of these images only.
     covariance
         Store covariances too: channels x channels numbers per state and token.
 
@@ -165,16 +168,35 @@ def calibrate(
     ------
     StoreError
         A calibration of this name is there already.
+    MissingDataError
+        The cache lacks some of the images; names them.
     """
     base = store_path(cache)
+    places.check_name(name)
     path = places.calibrations_directory(base) / f"{name}.zarr"
     if path.exists():
         raise StoreError(f"{path} is there already; choose another --name, or remove it with `cachetool remove {path}`")
     reader = StoreReader(base)
-    images = None if limit is None else range(min(limit, len(reader.spec.images)))
+    require_cache(reader.spec, base)
+    chosen = _image_indices(reader.spec.images.image_id, images, limit)
     compute_calibration(
-        reader, layers=layers, token_types=tokens, images=images, covariance=covariance, events=events
+        reader, layers=layers, token_types=tokens, images=chosen, covariance=covariance, events=events
     ).write(path)
     opened: xr.Dataset = xr.open_zarr(path)
     opened.attrs["cachetool_path"] = str(path)
     return opened
+
+
+def _image_indices(known: Sequence[str], wanted: Sequence[str] | None, limit: int | None) -> list[int] | None:
+    """Positions of the wanted images in the cache; None for all."""
+    if wanted is None and limit is None:
+        return None
+    index = {image_id: row for row, image_id in enumerate(known)}
+    names = list(known) if wanted is None else list(wanted)
+    absent = [name for name in names if name not in index]
+    if absent:
+        raise MissingDataError(
+            f"{len(absent)} of {len(names)} calibration images are not in the cache: {', '.join(absent[:20])}; "
+            "use ids as in its image_id coordinate"
+        )
+    return [index[name] for name in names[:limit]]

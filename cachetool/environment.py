@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import version
 
 import torch
+from timm.layers.config import use_fused_attn
 
 from cachetool.errors import UnknownNameError
 
@@ -20,6 +21,9 @@ def resolve_device(device: str | None) -> torch.device:
     UnknownNameError
         The device is unknown to torch, or not on this machine.
     """
+    # torch lets convolutions (the patch embedding) round to 10 bits on CUDA unless told otherwise: a float32 state
+    # would be off by 1e-3, and no certificate could see it, since replays do not embed again.
+    torch.backends.cudnn.allow_tf32 = False
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -46,8 +50,11 @@ def describe_environment(device: torch.device) -> dict[str, str | int]:
 
 def kernel_name(device: torch.device) -> str:
     """Name of what computes attention and products on a device; results agree bit for bit only within one."""
+    attention = f"{'fused' if use_fused_attn() else 'plain'} attention"
     if device.type == "cuda":
-        return f"cuda {torch.version.cuda}, tf32 {'on' if torch.backends.cuda.matmul.allow_tf32 else 'off'}"
+        products = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
+        convolutions = "on" if torch.backends.cudnn.allow_tf32 else "off"
+        return f"cuda {torch.version.cuda}, tf32 products {products}, tf32 convolutions {convolutions}, {attention}"
     if device.type == "cpu":
-        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
-    return device.type
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}, {attention}"
+    return f"{device.type}, {attention}"

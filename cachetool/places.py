@@ -13,8 +13,14 @@ DEFAULT_ROOT = "activations"
 
 
 def resolve_root(root: str | Path | None) -> Path:
-    """Directory that holds all caches: the argument, else `CACHETOOL_ROOT`, else `activations`."""
-    return Path(root if root is not None else os.environ.get("CACHETOOL_ROOT", DEFAULT_ROOT))
+    """Directory that holds all caches: the argument, else `CACHETOOL_ROOT`, else `activations`.
+
+    Raises `UnknownNameError` for the URL of an object store.
+    """
+    chosen = str(root if root is not None else os.environ.get("CACHETOOL_ROOT", DEFAULT_ROOT))
+    if "://" in chosen:
+        raise UnknownNameError(f"--root {chosen}: caches lie on local disks so far; name a local directory")
+    return Path(chosen)
 
 
 def model_slug(model: str) -> str:
@@ -30,21 +36,31 @@ def cache_path(root: Path, dataset_slug: str, model: str, name: str | None = Non
     UnknownNameError
         `name` is not a plain file name.
     """
-    if name is not None and model_slug(name).strip(".") != name:
+    if name is not None:
+        check_name(name)
+    return root / dataset_slug / f"{name or model_slug(model)}.zarr"
+
+
+def check_name(name: str) -> None:
+    """Raise `UnknownNameError` unless a name that the user chose is a plain file name."""
+    if not name or model_slug(name).strip(".") != name:
         raise UnknownNameError(
             f"--name {name!r}: expected letters, digits and any of '_ . + -' with no dot at an end; choose such a name"
         )
-    return root / dataset_slug / f"{name or model_slug(model)}.zarr"
+
+
+def _beside(cache: Path, ending: str) -> Path:
+    return cache.with_name(cache.name.removesuffix(".zarr") + ending)
 
 
 def runs_directory(cache: Path) -> Path:
     """Directory of the runs that were replayed from a cache."""
-    return cache.with_suffix(".runs")
+    return _beside(cache, ".runs")
 
 
 def calibrations_directory(cache: Path) -> Path:
     """Directory of the calibrations that were computed from a cache."""
-    return cache.with_suffix(".calibrations")
+    return _beside(cache, ".calibrations")
 
 
 def list_caches(root: Path) -> list[Path]:
@@ -104,6 +120,15 @@ def check_removable(path: Path) -> None:
 
 
 def remove_store(path: Path) -> None:
-    """Remove a cache, run or calibration from disk. Raises `StoreError` as `check_removable` does."""
+    """Remove a run or calibration, or a cache with all that was made from it. Raises `StoreError`.
+
+    The runs and calibrations of a cache go with it: beside another cache of the same name they would pass for its own.
+    """
     check_removable(path)
-    shutil.rmtree(path)
+    try:
+        for folder in (runs_directory(path), calibrations_directory(path)):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        shutil.rmtree(path)
+    except OSError as error:
+        raise StoreError(f"{path} could not be removed as a whole ({error.strerror}: {error.filename})") from error

@@ -17,8 +17,8 @@ from cachetool.edits import Edit
 from cachetool.environment import resolve_device
 from cachetool.extraction.extract import DEFAULT_BATCH_SIZE
 from cachetool.extraction.request import Request
-from cachetool.replaying.replay import open_backbone
-from cachetool.store import StoreReader, StoreSpec, StoreWriter, storage_dtype
+from cachetool.replaying.replay import open_backbone, require_cache
+from cachetool.store import StoreReader, StoreSpec, storage_dtype
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def plan_extraction(request: Request, batch_size: int | None = None) -> Plan:
     images = len(spec.images)
     stored = 0
     if (request.path / "zarr.json").is_file():
-        writer = StoreWriter(request.path)
-        if all(name in writer.spec.token_types for name in request.token_types):
-            blocks = -(-min(images, len(writer.spec.images)) // writer.spec.block)
-            stored = (blocks - len(writer.pending(request.layers, request.token_types))) * writer.spec.block
+        reader = StoreReader(request.path)
+        types = [reader.spec.layout.types.index(name) for name in request.token_types]
+        finished = reader.complete[:, types][:, :, list(request.layers)].all(axis=(1, 2))
+        stored = min(int(finished.sum()) * reader.spec.block, len(reader.spec.images))
     todo = max(images - stored, 0)
     disk = _disk_bytes(spec, todo, len(request.layers), request.token_types)
     block = _disk_bytes(spec, spec.block, len(request.layers), request.token_types)
@@ -92,6 +92,7 @@ def plan_replay(
     """
     reader = StoreReader(cache)
     spec = reader.spec
+    require_cache(spec, cache)
     resolved = resolve_device(device)
     backbone = open_backbone(spec, weights)
     backbone.place(resolved)

@@ -18,7 +18,7 @@ from dask.base import tokenize
 
 from cachetool import places
 from cachetool.errors import InvalidEditError, MissingDataError
-from cachetool.store import StoreReader, to_float32
+from cachetool.store import StoreReader, StoreSpec, key_digest, to_float32
 
 PATH_ATTRIBUTE = "cachetool_path"
 """Attribute of an opened data set that names its store."""
@@ -59,6 +59,9 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
     }
     variables |= _plain_arrays(Path(path))
     data = xr.Dataset(variables, coords={"layer": ("layer", layers), **_coordinates(reader)})
+    if "edited_layer" in data.sizes:
+        first = spec.key["edit"]["from_layer"]
+        data = data.assign_coords(edited_layer=np.arange(first, first + data.sizes["edited_layer"]))
     data.attrs = {
         PATH_ATTRIBUTE: str(path),
         "kind": spec.kind,
@@ -92,22 +95,32 @@ def open_runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None
     """
     base = store_path(cache)
     chosen = [Path(path) for path in paths] if paths is not None else places.list_runs(base)
-    opened = [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished")]
+    own = StoreReader(base).spec
+    opened = [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
     if not opened:
         raise MissingDataError(
             f"no finished run in {places.runs_directory(base)}; make one with `cachetool replay {base} --ablation zero`"
         )
     edits = [data.attrs["key"]["edit"] for data in opened]
+    # A cache grows at its end only, so runs of fewer images lack the last ones, and the longest names all of them.
+    longest = max(opened, key=lambda data: data.sizes["image"])
+    per_image = [name for name, coordinate in longest.coords.items() if coordinate.dims == ("image",)]
+    shared = [*per_image, *(name for name in ("norm_weight", "norm_bias") if name in longest)]
     joined = xr.concat(
-        [data.drop_attrs(deep=False) for data in opened],
+        [
+            data.drop_vars(shared).drop_attrs(deep=False).assign_coords(image=np.arange(data.sizes["image"]))
+            for data in opened
+        ],
         dim="run",
         join="outer",
         data_vars="all",
         coords="minimal",
         compat="override",
-        fill_value=np.nan,
+        fill_value={"edited": False, "donor": -1},
     )
-    joined.attrs = {name: opened[0].attrs[name] for name in ("norm",)}
+    joined = joined.drop_vars("image").assign({name: longest.variables[name] for name in shared})
+    joined = joined.set_coords(per_image)
+    joined.attrs = {"norm": longest.attrs["norm"]}
     return joined.assign_coords(
         target=("run", [edit["target"] for edit in edits]),
         replacement=("run", [edit["replacement"] for edit in edits]),
@@ -136,6 +149,7 @@ def normalize(tokens: xr.DataArray, store: xr.Dataset) -> xr.DataArray:
     scale and shift; RMS norm: Zhang and Sennrich, arXiv 1910.07467, equation 4.
     """
     norm = store.attrs["norm"]
+    tokens = tokens.astype(np.float32)  # the squares of float16 overflow
     centred = tokens - tokens.mean("channel") if norm["type"] == "layer_norm" else tokens
     result = centred
     if norm["type"] != "none":
@@ -145,6 +159,12 @@ def normalize(tokens: xr.DataArray, store: xr.Dataset) -> xr.DataArray:
     if "norm_bias" in store:
         result = result + store.norm_bias
     return result.astype(np.float32)
+
+
+def _belongs(run: xr.Dataset, cache: StoreSpec) -> bool:
+    """Whether a run was made from this cache, and not from another that lay at the same place before."""
+    digests = tuple(run.content_sha256.values.tolist())
+    return run.attrs["key"]["cache"] == key_digest(cache.key) and cache.images.sha256[: len(digests)] == digests
 
 
 def store_path(cache: str | Path | xr.Dataset) -> Path:

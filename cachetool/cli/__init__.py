@@ -17,7 +17,6 @@ COMMAND_ENTRY_POINTS = "cachetool.commands"
 """Entry-point group in which other packages (such as `analyses`) add commands: functions with Typer's annotations."""
 
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
 
 
 def build() -> typer.Typer:
@@ -45,6 +44,3 @@ def main() -> None:
     except CachetoolError as error:
         errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        errors.print("interrupted: finished blocks are kept; the same command goes on from there", markup=False)
-        sys.exit(EXIT_INTERRUPTED)

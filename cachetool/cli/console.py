@@ -15,13 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from cachetool.errors import UnknownNameError
 
-output = Console()
+output = Console(emoji=False)
 """Results."""
-errors = Console(stderr=True)
+errors = Console(stderr=True, emoji=False)
 """Progress, messages and errors: standard output stays clean for `--json` and pipes."""
 
+EXIT_INTERRUPTED = 130
+
 RootOption = Annotated[
-    Path | None, typer.Option("--root", help="Directory of all caches [CACHETOOL_ROOT, else `activations`].")
+    str | None, typer.Option("--root", help="Directory of all caches [CACHETOOL_ROOT, else `activations`].")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps [CUDA where there is one, else cpu].")]
@@ -65,7 +67,16 @@ class ProgressEvents:
 @contextmanager
 def progress() -> Iterator[ProgressEvents]:
     """A progress display for the time of a block of work."""
-    with Progress(
+    try:
+        with _display() as display:
+            yield ProgressEvents(display)
+    except KeyboardInterrupt:
+        errors.print("interrupted: finished blocks are kept; the same command goes on from there", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _display() -> Progress:
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -73,13 +84,12 @@ def progress() -> Iterator[ProgressEvents]:
         TextColumn("{task.fields[size]}"),
         TimeRemainingColumn(),
         console=errors,
-    ) as display:
-        yield ProgressEvents(display)
+    )
 
 
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON object on standard output."""
-    output.print(json.dumps(document), markup=False, highlight=False, soft_wrap=True)
+    output.print(json.dumps(document, allow_nan=False), markup=False, highlight=False, soft_wrap=True)
 
 
 def integers(text: str | None, option: str) -> list[int] | None:
@@ -96,7 +106,7 @@ def integers(text: str | None, option: str) -> list[int] | None:
     wrong: list[str] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if first.isdecimal() and (last.isdecimal() or not dash):
+        if first.isdecimal() and (not dash or (last.isdecimal() and int(first) <= int(last))):
             found.extend(range(int(first), int(last or first) + 1))
         else:
             wrong.append(part)

@@ -59,7 +59,7 @@ class Sources(Protocol):
 
     @property
     def key_digest(self) -> str:
-        """Digest of the cache's key."""
+        """Digest of the cache's key and images."""
 
     @property
     def calibration(self) -> Calibration:

@@ -62,11 +62,12 @@ class BlockBuffer:
         if row is None:
             return
         limit = torch.finfo(TORCH_DTYPES[self._dtype]).max
-        peaks = state.abs().amax(dim=(1, 2))
+        stored = [state[:, self._layout.slice(name)] for name in self._tensors]
+        peaks = torch.stack([tokens.abs().amax(dim=(1, 2)) for tokens in stored]).amax(dim=0)
         if not bool((peaks <= limit).all()):  # also true for NaN, which no comparison holds for
             self._refuse(layer, peaks.cpu(), limit, image_ids)
-        for name, tensor in self._tensors.items():
-            tensor[row].index_copy_(0, images, state[:, self._layout.slice(name)].to(tensor.dtype).cpu())
+        for tensor, tokens in zip(self._tensors.values(), stored, strict=True):
+            tensor[row].index_copy_(0, images, tokens.to(tensor.dtype).cpu())
 
     def erase(self, image: npt.NDArray[np.int64], position: npt.NDArray[np.int64]) -> None:
         """Set tokens to NaN at every layer: they are not there. `image` and `position` in the sequence, (pair,)."""

@@ -2,6 +2,6 @@
 
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.certificate import certify
-from cachetool.replaying.replay import Run, open_backbone, repeated, replay_edits
+from cachetool.replaying.replay import Run, open_backbone, repeated, replay_edits, require_cache
 
-__all__ = ["Calibrations", "Run", "certify", "open_backbone", "repeated", "replay_edits"]
+__all__ = ["Calibrations", "Run", "certify", "open_backbone", "repeated", "replay_edits", "require_cache"]

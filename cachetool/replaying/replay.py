@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cachetool import places
 from cachetool.backbones import Backbone, load
 from cachetool.edits import Edit
 from cachetool.environment import describe_environment, resolve_device
-from cachetool.errors import IncompleteError, InvalidEditError, WeightsError
+from cachetool.errors import IncompleteError, InvalidEditError, KeyMismatchError, WeightsError
 from cachetool.events import Events, Silent
 from cachetool.extraction.extract import DEFAULT_BATCH_SIZE
 from cachetool.images import image_digest
@@ -22,7 +23,7 @@ from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.certificate import certify
 from cachetool.replaying.engine import replay_arms
 from cachetool.replaying.sources import CacheSources
-from cachetool.store import StoreReader, StoreSpec, StoreWriter, create, key_digest, lock
+from cachetool.store import StoreReader, StoreSpec, StoreWriter, create, differences, key_digest, lock
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def replay_edits(
     cache: str | Path,
     edits: Sequence[Edit],
     *,
-    keep: Iterable[int] | None = None,
+    keep: Iterable[int] | Literal["all"] | None = None,
     calibration: str | Path | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
@@ -115,7 +116,7 @@ def replay_edits(
     cache
         Path of the cache.
     keep
-        States to store, as they are after the edit; by default the last alone.
+        States to store, as they are after the edit; by default the last alone, "all" from each edit's first on.
     calibration
         A calibration to draw means and variances from, and to measure distances against; by default the cache's own.
     no_overlap
@@ -135,45 +136,70 @@ def replay_edits(
     listener = events or Silent()
     reader = StoreReader(Path(cache))
     spec = reader.spec
-    if spec.kind != "cache":
-        raise InvalidEditError(f"{cache} is a {spec.kind}; replay edits the states of a cache")
+    require_cache(spec, cache)
     depth = spec.layers[-1]
-    kept = tuple(sorted(set(keep))) if keep is not None else (depth,)
-    _check_states(reader, edits, kept, depth, own_calibration=calibration is None)
-    calibrations = Calibrations(reader, calibration, listener)
-    for edit in edits:
-        edit.check(CacheSources(reader, calibrations.maker(edit)))
-    resolved = resolve_device(device)
+    named = None if keep is None or keep == "all" else tuple(sorted({int(layer) for layer in keep}))
+    _check_states(reader, edits, named or (depth,), depth, own_calibration=calibration is None)
+    if no_overlap and calibration is None and any(_draws(edit) for edit in edits):
+        raise InvalidEditError(
+            f"--no-overlap: without --calibration the cache calibrates on itself, so that {len(spec.images)} of "
+            f"{len(spec.images)} evaluated images are calibration images; name a calibration of other images with "
+            "--calibration"
+        )
     backbone = open_backbone(spec, weights)
+    calibrations = Calibrations(reader, calibration, listener)
+    described = {}
+    for edit in dict.fromkeys(edits):
+        edit.check(CacheSources(reader, calibrations.maker(edit)))
+        described[edit] = calibrations.describe(edit, refuse_overlap=no_overlap) if _draws(edit) else None
+    resolved = resolve_device(device)
     environment = describe_environment(resolved)
     size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block)
 
     runs: dict[Edit, Run] = {}
-    distinct = sorted(dict.fromkeys(edits), key=lambda edit: edit.from_layer)
+    # Late starts first: blocks that were placed on the device for an early start stay there.
+    distinct = sorted(dict.fromkeys(edits), key=lambda edit: -edit.from_layer)
     for from_layer, group in groupby(distinct, key=lambda edit: edit.from_layer):
+        kept = tuple(range(from_layer, depth + 1)) if keep == "all" else named or (depth,)
         backbone.place(resolved, first_block=from_layer, embedding=False)
         certificate = certify(backbone, reader, from_layer, resolved)
         arms, facts, unfinished = [], [], []
         for edit in group:
-            described = calibrations.describe(edit, refuse_overlap=no_overlap) if _draws(edit) else None
             arm = _open_arm(reader, edit, kept, calibrations, certificate)
-            finished = bool(arm.writer.spec.facts.get("finished"))
+            lacking = arm.writer.pending(kept, spec.token_types)  # a block may be lost, or discarded by a repair
+            finished = bool(arm.writer.spec.facts.get("finished")) and not lacking
             stored = arm.writer.spec.facts.get("certificate", certificate) if finished else certificate
             runs[edit] = Run(arm.path, edit, stored, reused=finished, seconds=0.0)
             if not finished:
                 arms.append(arm)
-                facts.append({"calibration": described})
+                facts.append({"calibration": described[edit]})
                 unfinished.append(edit)
         if arms:
             started = time.monotonic()
-            with lock(places.runs_directory(reader.path), f"replay-from-{from_layer}"):
+            with ExitStack() as held:
+                for arm in arms:
+                    held.enter_context(lock(arm.path, "replay"))
                 replay_arms(backbone, reader, arms, kept, device=resolved, batch_size=size, events=listener)
                 seconds = time.monotonic() - started
                 for arm, own in zip(arms, facts, strict=True):
-                    arm.finish({**own, "environment": environment, "batch_size": size, "seconds": seconds})
+                    arm.finish(
+                        {
+                            **own,
+                            "certificate": certificate,
+                            "environment": environment,
+                            "batch_size": size,
+                            "seconds": seconds,
+                        }
+                    )
             for edit in unfinished:
                 runs[edit] = replace(runs[edit], seconds=seconds)
     return [runs[edit] for edit in edits]
+
+
+def require_cache(spec: StoreSpec, path: str | Path) -> None:
+    """Raise `InvalidEditError` for a store that is no cache: edited tokens are neither replayed nor natural."""
+    if spec.kind != "cache":
+        raise InvalidEditError(f"{path} is a {spec.kind}, not a cache; name the cache that it was made from")
 
 
 def _draws(edit: Edit) -> bool:
@@ -225,20 +251,27 @@ def _open_arm(
     """The run store of an edit, created where it is not there yet; its name holds the key's digest, so none collide."""
     sources = CacheSources(reader, calibrations.maker(edit))
     spec = reader.spec
+    replacement = edit.build()
     key = {
         "cache": key_digest(spec.key),
         "images": image_digest(spec.images),
         "edit": edit.to_json(),
-        "drawn_from": edit.build().key_parts(sources, edit),
+        "drawn_from": replacement.key_parts(sources, edit),
+        "measured_against": calibrations.for_edit(edit).digest if _draws(edit) else None,
+        "labels": key_digest({"label": spec.images.label}) if "labels" in replacement.needs else None,
         "keep": list(keep),
     }
     path = places.runs_directory(reader.path) / f"{edit.slug}.{key_digest(key)[:8]}.zarr"
     if not (path / "zarr.json").is_file():
         facts = {
             "cache": reader.path.name,
-            "oracle": edit.build().oracle,
+            "oracle": replacement.oracle,
             "certificate": certificate,
             "storage_error": spec.facts.get("storage_error"),
         }
         create(path, replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep)))
-    return Arm(edit, sources, path, StoreWriter(path), certificate)
+    writer = StoreWriter(path)
+    different = differences(key, writer.spec.key)
+    if different:
+        raise KeyMismatchError(f"{path} holds another run: {'; '.join(different)}; remove it, then replay again")
+    return Arm(edit, sources, path, writer, certificate)

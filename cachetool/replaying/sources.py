@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from cachetool.edits.calibration import Calibration
 from cachetool.edits.sources import Sources
+from cachetool.images import image_digest
 from cachetool.store import ImageTable, StoreReader, key_digest, to_float32
 from cachetool.tokens import TokenLayout
 
@@ -50,8 +51,8 @@ class CacheSources:
 
     @property
     def key_digest(self) -> str:
-        """Digest of the cache's key."""
-        return key_digest(self._reader.spec.key)
+        """Digest of what the cache holds: its key, which does not name single images, and the images themselves."""
+        return key_digest({"cache": self._reader.spec.key, "images": image_digest(self.images)})
 
     @property
     def calibration(self) -> Calibration:

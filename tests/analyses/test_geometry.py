@@ -9,9 +9,7 @@ from analyses.geometry import patch_cosine
 
 
 def store(tokens: np.ndarray) -> xr.Dataset:
-    return xr.Dataset(
-        {"patches": (("image", "layer", "patch", "channel"), tokens)}, attrs={"norm": {"type": "none"}}
-    )
+    return xr.Dataset({"patches": (("image", "layer", "patch", "channel"), tokens)}, attrs={"norm": {"type": "none"}})
 
 
 def test_cosine_of_each_patch_against_scikit_learn() -> None:

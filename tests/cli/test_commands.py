@@ -48,7 +48,7 @@ def test_several_ablations_targets_layers_and_seeds(cachetool: Any) -> None:
     cachetool("extract", "tiny-reg", "shapes", "--limit", "10", "--workers", "0")
     outcome = cachetool(
         "replay", "--ablation", "zero", "--ablation", "noise", "--tokens", "registers", "--tokens", "cls",
-        "--from-layer", "3,9", "--repeat", "2", "--once", "--json",
+        "--from-layer", "3,9", "--repeat", "2", "--once", "--keep", "all", "--json",
     )  # fmt: skip
     runs = json.loads(outcome.out)["runs"]
     # zero has no randomness, so two seeds would give one run; noise has two.

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments of an extraction: finished blocks stay untouched, the result is the same byte for byte."""
+"""`kill -9` at random moments of an extraction: finished blocks stay as they are, the result is the same bytes."""
 
 from __future__ import annotations
 

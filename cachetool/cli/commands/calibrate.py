@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cachetool.cli.console import JsonOption, RootOption, errors, integers, output, print_json, progress, words
+from cachetool.errors import MissingDataError
 
 
 def command(
@@ -14,6 +16,7 @@ def command(
     name: Annotated[str, typer.Option(help="Name of the calibration.")] = "calibration",
     layers: Annotated[str | None, typer.Option(help="States, such as 1-12 [all that are stored].")] = None,
     tokens: Annotated[str | None, typer.Option(help="Token types: cls,registers,patches [all].")] = None,
+    images: Annotated[Path | None, typer.Option(help="Text file with one image id a line [all].")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     covariance: Annotated[bool, typer.Option("--covariance", help="Store covariances too (large).")] = False,
     root: RootOption = None,
@@ -32,6 +35,7 @@ def command(
             name=name,
             layers=integers(layers, "--layers"),
             tokens=words(tokens),
+            images=None if images is None else _lines(images),
             limit=limit,
             covariance=covariance,
             events=events,
@@ -42,3 +46,12 @@ def command(
         return
     errors.print(f"calibrated on {opened.sizes['image']} images", markup=False)
     output.print(path, markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except OSError as error:
+        raise MissingDataError(
+            f"--images {path}: {error.strerror}; name a text file with one image id a line"
+        ) from error

@@ -10,7 +10,8 @@ import humanize
 import typer
 from rich.table import Table
 
-from cachetool.cli.console import JsonOption, RootOption, output, print_json
+from cachetool.cli.console import JsonOption, RootOption, errors, output, print_json
+from cachetool.errors import CachetoolError
 
 
 def command(
@@ -29,7 +30,12 @@ def command(
         else:
             output.print(json.dumps(description, indent=2), markup=False, soft_wrap=True)
         return
-    found = [describe(StoreReader(path)) | {"runs": len(list_runs(path))} for path in list_caches(resolve_root(root))]
+    found = []
+    for path in list_caches(resolve_root(root)):
+        try:
+            found.append(describe(StoreReader(path)) | {"runs": len(list_runs(path))})
+        except CachetoolError as error:  # one damaged cache must not hide the others
+            errors.print(f"{path}: {error}", markup=False, soft_wrap=True)
     if as_json:
         print_json({"caches": found})
         return
@@ -59,6 +65,14 @@ def describe(reader: Any) -> dict[str, Any]:
         "unreadable": int((~reader.readable).sum()),
         "coverage": {name: list(reader.coverage(name)) for name in spec.token_types},
         "block": spec.block,
-        "bytes": sum(file.stat().st_size for file in Path(reader.path).rglob("*") if file.is_file()),
+        "bytes": sum(_size(file) for file in Path(reader.path).rglob("*")),
         "facts": dict(spec.facts),
     }
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; 0 for folders, and for files that a running extraction has just renamed."""
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except FileNotFoundError:
+        return 0

@@ -15,7 +15,7 @@ def command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove caches, runs or calibrations; a cache's runs stay unless they are named too."""
+    """Remove runs or calibrations, or caches together with all their runs and calibrations."""
     from cachetool.places import check_removable, remove_store
 
     for path in paths:

@@ -94,7 +94,6 @@ def command(
         for replacement in ablation
     ]
     edits = repeated(edits, repeat)
-    kept = _keep(keep, path, min(edit.from_layer for edit in edits))
     if dry_run:
         plan = plan_replay(path, edits, weights=weights, device=device, batch_size=batch_size)
         print_json(plan.to_json()) if as_json else output.print(plan.table())
@@ -103,7 +102,7 @@ def command(
         runs = replay_edits(
             path,
             edits,
-            keep=kept,
+            keep="all" if keep == "all" else integers(keep, "--keep"),
             calibration=calibration,
             no_overlap=no_overlap,
             weights=weights,
@@ -130,12 +129,3 @@ def command(
     errors.print(table)
     for run in runs:
         output.print(str(run.path), markup=False, highlight=False, soft_wrap=True)
-
-
-def _keep(keep: str | None, cache: Path, first: int) -> list[int] | None:
-    """States to store; `all` means all from the first edited one on."""
-    if keep != "all":
-        return integers(keep, "--keep")
-    from cachetool.store import StoreReader
-
-    return list(range(first, StoreReader(cache).spec.layers[-1] + 1))

@@ -66,7 +66,7 @@ class Patch(Replacement):
             self._check_states(donor, edit, rows[rows >= 0][:1])
 
     def key_parts(self, sources: Sources, edit: Edit) -> dict[str, str]:
-        """Digest of the second cache's key."""
+        """Digest of the second cache's key and images."""
         return {} if self.cache is None else {"patch_cache": self._donor(sources).key_digest}
 
     def donors(self, sources: Sources, edit: Edit, layer: int) -> NDArray[np.int64] | None:

@@ -1,0 +1,73 @@
+"""Where things lie: names of design section 3, and how a cache is found or removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cachetool import places
+from cachetool.errors import MissingDataError, StoreError, UnknownNameError
+
+
+def make(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "zarr.json").write_text('{"attributes": {"cachetool": {}}}')
+    return path
+
+
+def test_root_comes_from_argument_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHETOOL_ROOT", "elsewhere")
+    assert places.resolve_root("here") == Path("here")
+    assert places.resolve_root(None) == Path("elsewhere")
+    monkeypatch.delenv("CACHETOOL_ROOT")
+    assert places.resolve_root(None) == Path("activations")
+
+
+def test_names_on_disk() -> None:
+    cache = places.cache_path(Path("r"), "shapes", "timm:vit_base_patch14_dinov2.lvd142m")
+    assert cache == Path("r/shapes/timm-vit_base_patch14_dinov2.lvd142m.zarr")
+    assert places.runs_directory(cache) == Path("r/shapes/timm-vit_base_patch14_dinov2.lvd142m.runs")
+    assert places.calibrations_directory(cache).name == "timm-vit_base_patch14_dinov2.lvd142m.calibrations"
+    assert places.cache_path(Path("r"), "shapes", "dinov3-s+").name == "dinov3-s+.zarr"
+    assert places.cache_path(Path("r"), "shapes", "tiny-reg", "second").name == "second.zarr"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "dot.", "two words"])
+def test_names_that_are_no_file_names_are_refused(name: str) -> None:
+    with pytest.raises(UnknownNameError, match="--name"):
+        places.cache_path(Path("r"), "shapes", "tiny-reg", name)
+
+
+def test_the_only_cache_is_found_and_several_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="cachetool extract"):
+        places.find_cache(None, tmp_path)
+    first = make(tmp_path / "shapes" / "a.zarr")
+    make(tmp_path / "shapes" / "a.runs" / "run.zarr")
+    (tmp_path / "shapes" / "half.zarr").mkdir()
+    assert places.find_cache(None, tmp_path) == first
+    second = make(tmp_path / "photos" / "b.zarr")
+    with pytest.raises(UnknownNameError) as refused:
+        places.find_cache(None, tmp_path)
+    assert all(str(path) in str(refused.value) for path in (first, second))
+    for name in ("shapes/a", "shapes/a.zarr", first, str(first)):
+        assert places.find_cache(name, tmp_path) == first
+    with pytest.raises(MissingDataError, match=r"b\.zarr"):
+        places.find_cache("shapes/c", tmp_path)
+    assert [path.name for path in places.list_runs(first)] == ["run.zarr"]
+    assert places.list_runs(second) == []
+
+
+def test_only_our_stores_are_removed(tmp_path: Path) -> None:
+    cache = make(tmp_path / "a.zarr")
+    foreign = tmp_path / "b.zarr"
+    foreign.mkdir()
+    (foreign / "zarr.json").write_text("{}")
+    link = tmp_path / "link.zarr"
+    link.symlink_to(cache)
+    for path in (foreign, link, tmp_path, tmp_path / "absent"):
+        with pytest.raises(StoreError, match="nothing was removed"):
+            places.remove_store(path)
+    places.remove_store(cache)
+    assert not cache.exists()
+    assert foreign.exists()

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cachetool
+from cachetool.extraction import prepare
+from cachetool.plan import plan_extraction, plan_replay
+
+IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("plan")
+    opened = cachetool.extract("tiny-reg", "shapes", root=root, limit=IMAGES, workers=0)
+    return Path(opened.attrs["cachetool_path"])
+
+
+def test_what_is_stored_already_costs_nothing(cache: Path) -> None:
+    request = prepare("tiny-reg", "shapes", root=cache.parents[1], limit=IMAGES)
+    plan = plan_extraction(request)
+    assert plan.costs["stored_images"] == IMAGES
+    assert plan.costs["disk_bytes"] == 0
+    assert plan.verdict == "nothing to do"
+
+
+def test_replay_counts_blocks_and_bytes(cache: Path) -> None:
+    edits = [cachetool.Edit("registers", "zero", 9), cachetool.Edit("registers", "zero", 6)]
+    plan = plan_replay(cache, edits)
+    assert plan.costs["blocks_run"] == 3 + 6
+    assert plan.costs["blocks_of_full_forwards"] == 24
+    # Two states are read: 12 images in two patch chunks of 8, [CLS] and registers padded to the block of 256.
+    values = 2 * (16 * 64 * 96 + 256 * 96 + 256 * 4 * 96)
+    assert plan.costs["read_bytes"] == values * np.dtype(np.float16).itemsize
+    assert plan.costs["compute_seconds"] > 0
+    assert set(plan.to_json()) == {"plan", "verdict", *plan.costs}
