@@ -120,7 +120,7 @@ def run_demo(root: Path, from_layer: int, events: Events) -> list[Row]:
 def demo_edits(from_layer: int) -> dict[str, cachetool.Edit]:
     """The edits of the demo by name, the intact arm first.
 
-    [CLS] is edited up to the last state but one: edited at the last, its read-out would be constant, whatever the model.
+    [CLS] is edited up to the last state but one: edited at the last, its read-out would be constant for any model.
     """
     registers = {f"registers {name}": cachetool.Edit("registers", name, from_layer) for name in REPLACEMENTS}
     until = max(from_layer, DEPTH - 1)

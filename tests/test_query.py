@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -96,7 +97,7 @@ def test_selections_and_means(caches: dict[str, xr.Dataset], dtype: str) -> None
 
 
 def test_states_that_one_type_lacks_are_nan(root: Path) -> None:
-    options = {"root": root, "name": "partly", "limit": 12, "workers": 0}
+    options: dict[str, Any] = {"root": root, "name": "partly", "limit": 12, "workers": 0}
     cachetool.extract("tiny-reg", "shapes", layers=(3,), tokens=("cls",), **options)
     cache = cachetool.extract("tiny-reg", "shapes", layers=(5,), tokens=("registers",), **options)
     assert cache.layer.values.tolist() == [3, 5]
@@ -164,7 +165,7 @@ def test_runs_are_joined(caches: dict[str, xr.Dataset]) -> None:
 
 
 def test_runs_before_and_after_the_cache_grew_are_joined(root: Path) -> None:
-    options = {"root": root, "name": "growing", "dtype": "float32", "workers": 0}
+    options: dict[str, Any] = {"root": root, "name": "growing", "dtype": "float32", "workers": 0}
     for limit in (6, 12):
         cache = cachetool.extract("tiny-reg", "shapes", limit=limit, **options)
         cachetool.replay(cache, Edit("registers", "zero", 6))

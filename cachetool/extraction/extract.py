@@ -216,7 +216,8 @@ class _Loop:
         spec = self._writer.spec
         if spec.dtype == "float32" or not self._unmeasured:
             return
-        measured = storage_error(self._request.backbone, images[:STORAGE_ERROR_IMAGES], self._unmeasured, spec.dtype)
+        request, sample = self._request, images[:STORAGE_ERROR_IMAGES]
+        measured = storage_error(request.backbone, sample, self._unmeasured, request.token_types, spec.dtype)
         self._writer.update_facts({"storage_error": {**spec.facts.get("storage_error", {}), **measured}})
         self._unmeasured = []
 

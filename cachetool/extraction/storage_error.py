@@ -16,7 +16,9 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float(difference / expected.double().square().mean().sqrt())
 
 
-def storage_error(backbone: Backbone, images: torch.Tensor, layers: Sequence[int], dtype: str) -> dict[str, float]:
+def storage_error(
+    backbone: Backbone, images: torch.Tensor, layers: Sequence[int], token_types: Sequence[str], dtype: str
+) -> dict[str, float]:
     """Relative error of the final normalised tokens when each state is replayed from its rounded copy.
 
     Parameters
@@ -25,6 +27,8 @@ def storage_error(backbone: Backbone, images: torch.Tensor, layers: Sequence[int
         (image, rgb, row, column) float32, normalised, on the backbone's device.
     layers
         States to round, one at a time.
+    token_types
+        Token types that are stored, and so rounded; the others, which need not fit the storage dtype, stay exact.
     dtype
         Storage dtype that rounds them.
 
@@ -42,7 +46,10 @@ def storage_error(backbone: Backbone, images: torch.Tensor, layers: Sequence[int
         exact = backbone.normalize(backbone.run(backbone.embed(images), 0, backbone.depth, keep))
         errors = {}
         for layer in layers:
-            rounded = states[layer].to(TORCH_DTYPES[dtype]).float()
+            rounded = states[layer].clone()
+            for name in token_types:
+                tokens = rounded[:, backbone.layout.slice(name)]
+                tokens.copy_(tokens.to(TORCH_DTYPES[dtype]))
             found = backbone.normalize(backbone.run(rounded, layer, backbone.depth))
             errors[str(layer)] = relative_error(found, exact)
     return errors

@@ -74,9 +74,9 @@ def certify(backbone: Backbone, reader: StoreReader, from_layer: int, device: to
     }
     if not relative <= BOUNDS[spec.dtype]:
         raise CertificateError(
-            f"the unedited replay of {len(sample)} images from state {from_layer} differs from the stored state "
-            f"{depth} by {relative:.3g} (relative), above the bound {BOUNDS[spec.dtype]:g} for {spec.dtype}: the cache, "
-            f"the weights and this device ({kernel_name(device)}) do not belong together, so no edit was replayed; "
+            f"the unedited replay of {len(sample)} images from state {from_layer} differs from the stored "
+            f"state {depth} by {relative:.3g}, above the bound {BOUNDS[spec.dtype]:g} for {spec.dtype}: cache, "
+            f"weights and this device ({kernel_name(device)}) do not belong together, so no edit was replayed; "
             "extract the cache again, or replay on the device it was made on"
         )
     return certificate

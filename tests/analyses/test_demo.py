@@ -36,4 +36,5 @@ def test_demo_on_a_few_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         figure,
         title="test",
     )
-    assert Image.open(figure).size[0] > 800
+    with Image.open(figure) as drawn:
+        assert drawn.size[0] > 800

@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 import torch
 import zarr
+
+from cachetool.errors import ImageError, InvalidEditError, KeyMismatchError, RangeError, UnknownNameError
+from cachetool.extraction import Extracted, extract, prepare
+from cachetool.store import StoreReader, StoreWriter, create
 from tests.reference.hooked_forward import hooked_forward, relative_rms
 from tests.reference.plain_models import (
     folder_pixels,
@@ -20,10 +24,6 @@ from tests.reference.plain_models import (
     stored_sequence,
     write_folder,
 )
-
-from cachetool.errors import ImageError, InvalidEditError, KeyMismatchError, RangeError, UnknownNameError
-from cachetool.extraction import Extracted, extract, prepare
-from cachetool.store import StoreReader, StoreWriter, create
 
 TYPES = ("cls", "registers", "patches")
 

@@ -1,4 +1,4 @@
-"""Models, images and caches for the comparison: timm models built and loaded in the ordinary way, scenes as PNG files."""
+"""Models, images and caches to compare: timm models built and loaded in the ordinary way, scenes as PNG files."""
 
 from __future__ import annotations
 

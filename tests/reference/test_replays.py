@@ -2,7 +2,7 @@
 
 Tolerance: a replay and the reference run the same kernels on states that are equal bit for bit, so they differ only by
 the last bit of what is put in (means and norms of float32 numbers, summed in another order) and, for masked attention,
-by another order of the sums in a softmax. Twelve blocks keep such errors near 1e-6 of the tokens' size; 1e-5 is allowed.
+by another order of the sums in a softmax. Twelve blocks keep such errors near 1e-6 of a token's size; 1e-5 is allowed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class World:
     runs: dict[Edit, Run] = field(default_factory=dict)
 
     def edit(self, target: str, replacement: str, from_layer: int, mode: str, **options: Any) -> Edit | None:
-        """The edit, or None where there is no such edit: what has left cannot come back, and nothing attends to the last state."""
+        """The edit, or None where there is none: what left cannot come back; nothing attends to the last state."""
         if replacement == "remove" and mode != "sustained":
             return None
         if replacement == "knockout" and from_layer == DEPTH:
@@ -163,7 +163,7 @@ def donors_of(world: World, edit: Edit, path: Path) -> np.ndarray:
 
 
 def all_edits() -> Iterator[tuple[tuple[str, str, int, str], bool]]:
-    """All combinations, and whether each is among the quick ones: every replacement meets every target there, every state
+    """All combinations, and whether each is a quick one: every replacement meets every target there, every state
     and mode meets every replacement and every target, but not all three at once."""
     combinations = [(layer, mode) for layer in LAYERS for mode in MODES]
     for row, replacement in enumerate(REPLACEMENTS):

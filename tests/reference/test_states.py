@@ -1,4 +1,4 @@
-"""Every stored state of the embedded model against the plain timm model: bit for bit in float32, to rounding in the smaller dtypes."""
+"""Every stored state of the embedded model against the plain timm model: bit for bit in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every state, and a sample of edits, of the two ViT-S architectures at 224 pixels, with random weights, against hooks from pixels."""
+"""Every state, and a sample of edits, of two ViT-S architectures at 224 pixels, random weights, against hooks."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def test_unreadable_images_stay_absent_and_never_donate(tmp_path: Path) -> None:
     image_ids = write_folder(tmp_path / "scenes")
     broken = tmp_path / "scenes" / image_ids[5]
     broken.write_bytes(broken.read_bytes()[:200])
-    options = {"root": tmp_path, "dtype": "float32", "workers": 0}
+    options: dict[str, Any] = {"root": tmp_path, "dtype": "float32", "workers": 0}
     dataset = f"imagefolder:{tmp_path / 'scenes'}"
     opened = cachetool.extract("tiny-reg", dataset, on_error="continue", **options)
     cache = opened.attrs["cachetool_path"]
@@ -273,7 +273,7 @@ def test_overlap_is_recorded_and_can_be_refused(fresh: Callable[..., Path], tmp_
     with pytest.raises(InvalidEditError, match=r"20 of 20 evaluated images.*val/00000"):
         replay_edits(cache, edits, calibration=itself, no_overlap=True)
     assert not places.list_runs(cache), "an edit was replayed before another was refused"
-    options = {"root": tmp_path, "dtype": "float32", "workers": 0}
+    options: dict[str, Any] = {"root": tmp_path, "dtype": "float32", "workers": 0}
     other = cachetool.extract("tiny-reg", "shapes#calibration", limit=12, **options).attrs["cachetool_path"]
     calibration = cachetool.calibrate(other, name="elsewhere").attrs["cachetool_path"]
     _, run = replay_edits(cache, edits, calibration=calibration, no_overlap=True, keep=(6, 12))
@@ -306,7 +306,7 @@ def test_own_calibration_is_computed_once(fresh: Callable[..., Path], monkeypatc
 
 
 def test_missing_states_are_all_named(tmp_path: Path) -> None:
-    options = {"root": tmp_path, "dtype": "float32", "workers": 0, "limit": 8}
+    options: dict[str, Any] = {"root": tmp_path, "dtype": "float32", "workers": 0, "limit": 8}
     cache = cachetool.extract("tiny-reg", "shapes", layers=(6, 8, 12), **options).attrs["cachetool_path"]
     with pytest.raises(IncompleteError, match=r"registers: states 7, 9, 10, 11\b"):
         replay_edits(cache, [Edit("registers", "shuffle", 6)])
@@ -321,7 +321,7 @@ def test_missing_states_are_all_named(tmp_path: Path) -> None:
 
 
 def test_cache_without_last_state_or_type_cannot_be_certified(tmp_path: Path) -> None:
-    options = {"root": tmp_path, "dtype": "float32", "workers": 0, "limit": 8}
+    options: dict[str, Any] = {"root": tmp_path, "dtype": "float32", "workers": 0, "limit": 8}
     cache = cachetool.extract("tiny-reg", "shapes", layers=(6, 8), **options).attrs["cachetool_path"]
     with pytest.raises(IncompleteError, match="state 12"):
         replay_edits(cache, [Edit("registers", "zero", 6)])
@@ -378,7 +378,7 @@ def test_overflow_in_a_run_names_state_image_and_value(fresh: Callable[..., Path
 
 def test_second_cache_that_was_made_anew_gives_a_new_run(tmp_path: Path) -> None:
     """The key of a folder's cache does not tell its images apart; the donor's content must."""
-    options = {"root": tmp_path, "dtype": "float32", "workers": 0}
+    options: dict[str, Any] = {"root": tmp_path, "dtype": "float32", "workers": 0}
     write_folder(tmp_path / "scenes")
     write_folder(tmp_path / "other", inverted=True)
     cache = cachetool.extract("tiny-reg", f"imagefolder:{tmp_path / 'scenes'}", **options).attrs["cachetool_path"]
