@@ -53,7 +53,7 @@ def assert_same_bytes(found: Path, expected: Path) -> None:
     ours, theirs = zarr.open_group(str(found), mode="r"), zarr.open_group(str(expected), mode="r")
     assert sorted(ours.array_keys()) == sorted(theirs.array_keys())
     for name in ours.array_keys():
-        first, second = np.asarray(ours[name][...]), np.asarray(theirs[name][...])
+        first, second = stored_array(found, name), stored_array(expected, name)
         assert first.dtype == second.dtype
         assert first.tolist() == second.tolist() if first.dtype.kind in "OTU" else first.tobytes() == second.tobytes()
     for name in TYPES:

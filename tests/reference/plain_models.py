@@ -96,11 +96,11 @@ def write_folder(folder: Path, classes: int = 3, per_class: int = 4, *, inverted
 
 def stored_sequence(path: Path | str) -> NDArray[Any]:
     """All states of a store as zarr-python reads them: (layer, image, token, channel)."""
-    group = zarr.open_group(str(path), mode="r")
-    arrays = [np.asarray(group[name][...]) for name in ("cls", "registers", "patches") if name in group]
+    names = [name for name in ("cls", "registers", "patches") if (Path(path) / name).is_dir()]
+    arrays = [stored_array(path, name) for name in names]
     return np.concatenate([part[:, :, None] if part.ndim == 3 else part for part in arrays], axis=2).swapaxes(0, 1)
 
 
 def stored_array(path: Path | str, name: str) -> NDArray[Any]:
     """One array of a store as zarr-python reads it."""
-    return np.asarray(zarr.open_group(str(path), mode="r")[name][...])
+    return np.asarray(zarr.open_array(str(path), path=name, mode="r")[...])

@@ -103,7 +103,8 @@ def test_fresh_donors_are_drawn_for_each_state(caches: dict[str, Path]) -> None:
 
 def test_interrupted_replay_goes_on(fresh: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = replay_edits(fresh(name="whole"), MIXED)
-    cache, write, written = fresh(name="broken"), StoreWriter.write_block, []
+    cache, write = fresh(name="broken"), StoreWriter.write_block
+    written: list[tuple[str, int]] = []
 
     def failing(self: StoreWriter, block: int, *arguments: Any, **options: Any) -> int:
         if len(written) == 7:
