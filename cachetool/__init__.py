@@ -13,30 +13,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachetool.annotations import open_annotations
     from cachetool.api import calibrate, datasets, extract, models, replay
+    from cachetool.classifying import classify
     from cachetool.edits import Edit
     from cachetool.errors import CachetoolError
-    from cachetool.query import normalize, open_runs
+    from cachetool.query import normalize, open_runs, runs
     from cachetool.query import open_store as open  # noqa: A004 - `cachetool.open` reads as `xarray.open_zarr` does
 
 __all__ = [
     "CachetoolError",
     "Edit",
     "calibrate",
+    "classify",
     "datasets",
     "extract",
     "models",
     "normalize",
     "open",
+    "open_annotations",
     "open_runs",
     "replay",
+    "runs",
 ]
 
 # Importing torch takes seconds: names are loaded when they are first used, so that `cachetool --help` answers at once.
 _HOMES = {
     "CachetoolError": ("cachetool.errors", "CachetoolError"),
     "Edit": ("cachetool.edits", "Edit"),
+    "open_annotations": ("cachetool.annotations", "open_annotations"),
     "calibrate": ("cachetool.api", "calibrate"),
+    "classify": ("cachetool.classifying", "classify"),
     "datasets": ("cachetool.api", "datasets"),
     "extract": ("cachetool.api", "extract"),
     "models": ("cachetool.api", "models"),
@@ -44,6 +51,7 @@ _HOMES = {
     "open": ("cachetool.query", "open_store"),
     "open_runs": ("cachetool.query", "open_runs"),
     "replay": ("cachetool.api", "replay"),
+    "runs": ("cachetool.query", "runs"),
 }
 
 

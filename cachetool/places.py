@@ -58,6 +58,11 @@ def runs_directory(cache: Path) -> Path:
     return _beside(cache, ".runs")
 
 
+def cache_of_run(run: Path) -> Path:
+    """Path of the cache that a run lies beside."""
+    return run.parent.with_name(run.parent.name.removesuffix(".runs") + ".zarr")
+
+
 def calibrations_directory(cache: Path) -> Path:
     """Directory of the calibrations that were computed from a cache."""
     return _beside(cache, ".calibrations")

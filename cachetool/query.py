@@ -72,6 +72,26 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
     return data
 
 
+def runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None) -> list[xr.Dataset]:
+    """Open the finished runs of a cache, each lazily as `open_store` gives it, in the order of their names.
+
+    Parameters
+    ----------
+    cache
+        The cache, as a path or opened.
+    paths
+        Runs to open; by default all that lie beside the cache.
+
+    Returns
+    -------
+    The runs that are finished and were made from this very cache, and not from another that lay at its place before.
+    """
+    base = store_path(cache)
+    chosen = [Path(path) for path in paths] if paths is not None else places.list_runs(base)
+    own = StoreReader(base).spec
+    return [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
+
+
 def open_runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None) -> xr.Dataset:
     """Open the runs of a cache lazily as one data set with a `run` dimension.
 
@@ -94,9 +114,7 @@ def open_runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None
         The cache has no finished run.
     """
     base = store_path(cache)
-    chosen = [Path(path) for path in paths] if paths is not None else places.list_runs(base)
-    own = StoreReader(base).spec
-    opened = [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
+    opened = runs(base, paths)
     if not opened:
         raise MissingDataError(
             f"no finished run in {places.runs_directory(base)}; make one with `cachetool replay {base} --ablation zero`"

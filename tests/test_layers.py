@@ -14,10 +14,10 @@ LAYERS = (
     {"environment", "places", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},
-    {"backbones", "calibrating"},
+    {"annotations", "backbones", "calibrating"},
     {"extraction"},
     {"replaying"},
-    {"api", "plan"},
+    {"api", "classifying", "plan"},
     {"cli"},
 )
 """Parts of the package from the bottom up: each may import those below it, and itself."""

@@ -1,7 +1,7 @@
 """Data sets by name: their images in a fixed order, their annotations, and the transform to a model's input."""
 
 from cachetool.datasets.base import IGNORE, Dataset, KeypointPair
-from cachetool.datasets.catalogue import DatasetEntry, catalogue, open_dataset
+from cachetool.datasets.catalogue import DatasetEntry, absolute_name, catalogue, open_dataset
 from cachetool.datasets.hashing import hash_images
 from cachetool.datasets.loading import Batch, load_batches
 from cachetool.datasets.transform import Affine, Transform
@@ -14,6 +14,7 @@ __all__ = [
     "DatasetEntry",
     "KeypointPair",
     "Transform",
+    "absolute_name",
     "catalogue",
     "hash_images",
     "load_batches",

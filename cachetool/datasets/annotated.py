@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +25,9 @@ class MaskedDataset(FileDataset):
     kind = "segmentation"
     mask_names: tuple[str, ...]
 
+    @abstractmethod
     def mask_path(self, index: int) -> Path:
         """Return the mask file of an image."""
-        raise NotImplementedError
 
     def classes_of(self, stored: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
         """Turn stored mask values into classes from 0 and 255 for ignored; most sets store them so already."""

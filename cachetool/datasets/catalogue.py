@@ -161,6 +161,12 @@ def open_dataset(name: str, *, exif: Exif = "ignored") -> Dataset:
     return named.open(name, require_root(base, _NAMED, named.layout), split, _slug(base, split, named.splits))
 
 
+def absolute_name(name: str) -> str:
+    """Return the name of a data set so that it means the same from any current folder."""
+    prefix, colon, place = name.partition(":")
+    return f"{prefix}:{_absolute(place)}" if colon and prefix in _BY_PATH and place.strip() else name
+
+
 def _open_by_path(name: str, prefix: str, place: str, exif: Exif) -> Dataset:
     form = _BY_PATH[prefix]
     if not place.strip():

@@ -9,7 +9,7 @@ from typing import Any
 
 from cachetool import places
 from cachetool.backbones import Backbone, load
-from cachetool.datasets import Dataset, Transform, hash_images, open_dataset
+from cachetool.datasets import Dataset, Transform, absolute_name, hash_images, open_dataset
 from cachetool.environment import describe_environment, resolve_device
 from cachetool.errors import InvalidEditError, MissingDataError, UnknownNameError
 from cachetool.events import Events, Silent
@@ -99,7 +99,7 @@ def prepare(
         key=key,
         facts={
             "model": model,
-            "dataset": dataset,
+            "dataset": absolute_name(dataset),
             "weights_file": str(Path(weights).resolve()) if weights is not None else None,
             "environment": describe_environment(resolved_device),
         },

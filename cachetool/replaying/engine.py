@@ -23,6 +23,7 @@ def replay_arms(
     reader: StoreReader,
     arms: Sequence[Arm],
     keep: Sequence[int],
+    token_types: Sequence[str],
     *,
     device: torch.device,
     batch_size: int,
@@ -34,7 +35,7 @@ def replay_arms(
     of a run that were finished before are not computed again.
     """
     (from_layer,) = {arm.edit.from_layer for arm in arms}
-    pending = {id(arm): set(arm.writer.pending(keep, reader.spec.token_types)) for arm in arms}
+    pending = {id(arm): set(arm.writer.pending(keep, token_types)) for arm in arms}
     images = len(reader.spec.images)
     written = 0
     writing: list[Future[int]] = []
@@ -43,7 +44,7 @@ def replay_arms(
         for block, first, state, prepared in _read_ahead(reader, arms, from_layer, max(keep)):
             for arm, edit in zip(arms, prepared, strict=True):
                 if block in pending[id(arm)]:
-                    buffer = _compute(backbone, reader, arm, edit, state, first, keep, device, batch_size)
+                    buffer = _compute(backbone, reader, arm, edit, state, first, keep, token_types, device, batch_size)
                     writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep))
                     while len(writing) > 2:  # memory stays bounded where the disk is slower than the blocks
                         written += writing.pop(0).result()
@@ -83,12 +84,13 @@ def _compute(
     state: npt.NDArray[np.float32],
     first: int,
     keep: Sequence[int],
+    token_types: Sequence[str],
     device: torch.device,
     batch_size: int,
 ) -> BlockBuffer:
     """The kept states of one block under one edit, in storage dtype; images that could not be read stay NaN."""
     spec = reader.spec
-    buffer = BlockBuffer(spec.layout, spec.channels, keep, spec.token_types, spec.dtype, len(state))
+    buffer = BlockBuffer(spec.layout, spec.channels, keep, token_types, spec.dtype, len(state))
     readable = reader.readable[first : first + len(state)]
     for start in range(0, len(state), batch_size):
         rows = start + np.flatnonzero(readable[start : start + batch_size])

@@ -102,6 +102,7 @@ def replay_edits(
     edits: Sequence[Edit],
     *,
     keep: Iterable[int] | Literal["all"] | None = None,
+    keep_tokens: Iterable[str] | None = None,
     calibration: str | Path | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
@@ -117,6 +118,8 @@ def replay_edits(
         Path of the cache.
     keep
         States to store, as they are after the edit; by default the last alone, "all" from each edit's first on.
+    keep_tokens
+        Token types to store; by default all that the cache holds. A read-out of [CLS] alone needs no patches.
     calibration
         A calibration to draw means and variances from, and to measure distances against; by default the cache's own.
     no_overlap
@@ -138,6 +141,7 @@ def replay_edits(
     spec = reader.spec
     require_cache(spec, cache)
     depth = spec.layers[-1]
+    types = _kept_types(spec, keep_tokens)
     named = None if keep is None or keep == "all" else tuple(sorted({int(layer) for layer in keep}))
     _check_states(reader, edits, named or (depth,), depth, own_calibration=calibration is None)
     if no_overlap and calibration is None and any(_draws(edit) for edit in edits):
@@ -165,8 +169,8 @@ def replay_edits(
         certificate = certify(backbone, reader, from_layer, resolved)
         arms, facts, unfinished = [], [], []
         for edit in group:
-            arm = _open_arm(reader, edit, kept, calibrations, certificate)
-            lacking = arm.writer.pending(kept, spec.token_types)  # a block may be lost, or discarded by a repair
+            arm = _open_arm(reader, edit, kept, types, calibrations, certificate)
+            lacking = arm.writer.pending(kept, types)  # a block may be lost, or discarded by a repair
             finished = bool(arm.writer.spec.facts.get("finished")) and not lacking
             stored = arm.writer.spec.facts.get("certificate", certificate) if finished else certificate
             runs[edit] = Run(arm.path, edit, stored, reused=finished, seconds=0.0)
@@ -179,7 +183,7 @@ def replay_edits(
             with ExitStack() as held:
                 for arm in arms:
                     held.enter_context(lock(arm.path, "replay"))
-                replay_arms(backbone, reader, arms, kept, device=resolved, batch_size=size, events=listener)
+                replay_arms(backbone, reader, arms, kept, types, device=resolved, batch_size=size, events=listener)
                 seconds = time.monotonic() - started
                 for arm, own in zip(arms, facts, strict=True):
                     arm.finish(
@@ -200,6 +204,20 @@ def require_cache(spec: StoreSpec, path: str | Path) -> None:
     """Raise `InvalidEditError` for a store that is no cache: edited tokens are neither replayed nor natural."""
     if spec.kind != "cache":
         raise InvalidEditError(f"{path} is a {spec.kind}, not a cache; name the cache that it was made from")
+
+
+def _kept_types(spec: StoreSpec, wanted: Iterable[str] | None) -> tuple[str, ...]:
+    """Token types to store, in storage order. Raises `InvalidEditError` naming those that the cache does not hold."""
+    if wanted is None:
+        return spec.token_types
+    chosen = set(wanted)
+    absent = sorted(chosen - set(spec.token_types))
+    if absent or not chosen:
+        raise InvalidEditError(
+            f"--keep-tokens {', '.join(absent) or '(none)'}: the cache holds {', '.join(spec.token_types)}; "
+            "choose among these"
+        )
+    return tuple(name for name in spec.token_types if name in chosen)
 
 
 def _draws(edit: Edit) -> bool:
@@ -246,7 +264,12 @@ def _check_states(
 
 
 def _open_arm(
-    reader: StoreReader, edit: Edit, keep: Sequence[int], calibrations: Calibrations, certificate: dict[str, Any]
+    reader: StoreReader,
+    edit: Edit,
+    keep: Sequence[int],
+    token_types: tuple[str, ...],
+    calibrations: Calibrations,
+    certificate: dict[str, Any],
 ) -> Arm:
     """The run store of an edit, created where it is not there yet; its name holds the key's digest, so none collide."""
     sources = CacheSources(reader, calibrations.maker(edit))
@@ -260,6 +283,7 @@ def _open_arm(
         "measured_against": calibrations.for_edit(edit).digest if _draws(edit) else None,
         "labels": key_digest({"label": spec.images.label}) if "labels" in replacement.needs else None,
         "keep": list(keep),
+        "keep_tokens": list(token_types),
     }
     path = places.runs_directory(reader.path) / f"{edit.slug}.{key_digest(key)[:8]}.zarr"
     if not (path / "zarr.json").is_file():
@@ -269,7 +293,7 @@ def _open_arm(
             "certificate": certificate,
             "storage_error": spec.facts.get("storage_error"),
         }
-        create(path, replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep)))
+        create(path, replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep), token_types=token_types))
     writer = StoreWriter(path)
     different = differences(key, writer.spec.key)
     if different:

@@ -64,6 +64,26 @@ def test_kept_states_are_those_after_the_edit(caches: dict[str, Path]) -> None:
     assert np.array_equal(found[0][~chosen], intact.states[5][~chosen]), "state k changed beside the edit"
 
 
+def test_only_the_token_types_asked_for_are_stored(caches: dict[str, Path]) -> None:
+    edit = Edit("registers", "zero", 9)
+    (whole,) = replay_edits(caches["float32"], [edit])
+    (part,) = replay_edits(caches["float32"], [edit], keep_tokens=["patches", "cls"])
+    assert part.path != whole.path
+    assert not (part.path / "registers").exists()
+    for name in ("cls", "patches"):
+        assert np.array_equal(stored_array(part.path, name), stored_array(whole.path, name))
+    (again,) = replay_edits(caches["float32"], [edit], keep_tokens=["cls", "patches"])
+    assert again.path == part.path
+    assert again.reused
+
+
+def test_token_types_that_the_cache_lacks_are_named(caches: dict[str, Path]) -> None:
+    with pytest.raises(InvalidEditError, match="--keep-tokens heads, keys: the cache holds cls, registers, patches"):
+        replay_edits(caches["float32"], [Edit("registers", "zero", 9)], keep_tokens=["cls", "keys", "heads"])
+    with pytest.raises(InvalidEditError, match=r"--keep-tokens \(none\)"):
+        replay_edits(caches["float32"], [Edit("registers", "zero", 9)], keep_tokens=[])
+
+
 def test_several_edits_on_one_read_equal_each_alone(fresh: Callable[..., Path]) -> None:
     together = replay_edits(fresh(name="together"), MIXED, keep=(6, 9, 12))
     alone_cache = fresh(name="alone")

@@ -19,6 +19,7 @@ from cachetool.cli.console import (
     output,
     print_json,
     progress,
+    words,
 )
 
 
@@ -41,6 +42,9 @@ def command(
     repeat: Annotated[int, typer.Option(help="Number of seeds, counted from --seed, for edits that draw.")] = 1,
     keep: Annotated[
         str | None, typer.Option(help="States to store: 6,12, or `all` from the first edited [the last].")
+    ] = None,
+    keep_tokens: Annotated[
+        str | None, typer.Option(help="Token types to store: cls, registers, patches [all of the cache].")
     ] = None,
     calibration: Annotated[Path | None, typer.Option(help="Calibration to draw from [the cache's own].")] = None,
     no_overlap: Annotated[
@@ -103,6 +107,7 @@ def command(
             path,
             edits,
             keep="all" if keep == "all" else integers(keep, "--keep"),
+            keep_tokens=words(keep_tokens),
             calibration=calibration,
             no_overlap=no_overlap,
             weights=weights,
