@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cachetool.datasets.base import Dataset, KeypointPair
 from cachetool.datasets.decoding import encode_rgb
-from cachetool.datasets.scenes import CLASS_NAMES, Scene, draw_scene
+from cachetool.datasets.outlines import CLASS_NAMES
+from cachetool.datasets.scenes import Scene, draw_scene
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,12 +41,12 @@ class Shapes(Dataset):
     @property
     def labels(self) -> tuple[int, ...]:
         """Class of each scene's main object."""
-        return self._labels
+        return _labels(self.split)
 
     @property
     def pairs(self) -> tuple[KeypointPair, ...]:
         """Each scene as the source of two pairs with other scenes of its class; only points visible in both."""
-        return self._pairs
+        return _pairs(self.split)
 
     def scene(self, index: int) -> Scene:
         """Draw one scene with all its annotations."""
@@ -59,23 +60,26 @@ class Shapes(Dataset):
         """Return the class + 1 of every pixel, (row, column), 0 for the background."""
         return self.scene(index).mask
 
-    @cached_property
-    def _labels(self) -> tuple[int, ...]:
-        return tuple(draw_scene(self.split, index, size=_SMALLEST).label for index in range(len(self)))
 
-    @cached_property
-    def _pairs(self) -> tuple[KeypointPair, ...]:
-        scenes = [self.scene(index) for index in range(len(self))]
-        random = np.random.Generator(np.random.Philox(key=[0, 0]))
-        labels = np.array([scene.label for scene in scenes])
-        partners: list[tuple[int, int]] = []
-        for label in range(len(CLASS_NAMES)):
-            # A random circle through the class: everyone is source and target equally often.
-            circle = random.permutation(np.flatnonzero(labels == label))
-            for step in range(1, 1 + min(_PARTNERS, len(circle) - 1)):
-                partners += zip(circle.tolist(), np.roll(circle, -step).tolist(), strict=True)
-        pairs = (_pair(scenes, source, target) for source, target in sorted(partners))
-        return tuple(pair for pair in pairs if len(pair.source_keypoints) >= _FEWEST_KEYPOINTS)
+@cache
+def _labels(split: str) -> tuple[int, ...]:
+    """Labels of a split; the same for all who open it, and drawing the scenes anew takes a second."""
+    return tuple(draw_scene(split, index, size=_SMALLEST).label for index in range(SHAPES_SPLITS[split]))
+
+
+@cache
+def _pairs(split: str) -> tuple[KeypointPair, ...]:
+    scenes = [draw_scene(split, index) for index in range(SHAPES_SPLITS[split])]
+    random = np.random.Generator(np.random.Philox(key=[0, 0]))
+    labels = np.array([scene.label for scene in scenes])
+    partners: list[tuple[int, int]] = []
+    for label in range(len(CLASS_NAMES)):
+        # A random circle through the class: everyone is source and target equally often.
+        circle = random.permutation(np.flatnonzero(labels == label))
+        for step in range(1, 1 + min(_PARTNERS, len(circle) - 1)):
+            partners += zip(circle.tolist(), np.roll(circle, -step).tolist(), strict=True)
+    pairs = (_pair(scenes, source, target) for source, target in sorted(partners))
+    return tuple(pair for pair in pairs if len(pair.source_keypoints) >= _FEWEST_KEYPOINTS)
 
 
 def _pair(scenes: list[Scene], source: int, target: int) -> KeypointPair:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cachetool.datasets import open_dataset
-from cachetool.datasets.scenes import CLASS_NAMES, draw_scene
+from cachetool.datasets.outlines import CLASS_NAMES
+from cachetool.datasets.scenes import draw_scene
 from cachetool.errors import UnknownNameError
 
 
