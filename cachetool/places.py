@@ -68,6 +68,11 @@ def calibrations_directory(cache: Path) -> Path:
     return _beside(cache, ".calibrations")
 
 
+def outcomes_directory(cache: Path) -> Path:
+    """Directory of what tasks measured on a cache and its runs."""
+    return _beside(cache, ".outcomes")
+
+
 def list_caches(root: Path) -> list[Path]:
     """Paths of all caches below the root, sorted."""
     return sorted(path for path in root.glob("*/*.zarr") if (path / "zarr.json").is_file())
@@ -127,11 +132,11 @@ def check_removable(path: Path) -> None:
 def remove_store(path: Path) -> None:
     """Remove a run or calibration, or a cache with all that was made from it. Raises `StoreError`.
 
-    The runs and calibrations of a cache go with it: beside another cache of the same name they would pass for its own.
+    What was made from a cache goes with it: beside another cache of the same name it would pass for that one's.
     """
     check_removable(path)
     try:
-        for folder in (runs_directory(path), calibrations_directory(path)):
+        for folder in (runs_directory(path), calibrations_directory(path), outcomes_directory(path)):
             if folder.is_dir():
                 shutil.rmtree(folder)
         shutil.rmtree(path)
