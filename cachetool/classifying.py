@@ -15,7 +15,9 @@ from cachetool.replaying import open_backbone
 from cachetool.store import StoreReader, to_float32
 
 
-def classify(store: str | Path | xr.Dataset, *, weights: str | Path | None = None) -> xr.DataArray:
+def classify(
+    store: str | Path | xr.Dataset, *, weights: str | Path | None = None, limit: int | None = None
+) -> xr.DataArray:
     """Logits of the model's own head, from the last state of a cache or run.
 
     Parameters
@@ -24,6 +26,8 @@ def classify(store: str | Path | xr.Dataset, *, weights: str | Path | None = Non
         A cache or a run, as a path or opened.
     weights
         Weights file, where it has moved since the extraction.
+    limit
+        Classify the first images only.
 
     Returns
     -------
@@ -47,9 +51,10 @@ def classify(store: str | Path | xr.Dataset, *, weights: str | Path | None = Non
     held = [name for name in spec.token_types if depth in reader.coverage(name)]
     if not held:
         raise IncompleteError(f"{path} does not hold state {depth}, which the head reads; keep the last state")
-    logits = np.full((len(spec.images), backbone.classes), np.nan, dtype=np.float32)
-    for first in range(0, len(spec.images), spec.block):
-        last = min(first + spec.block, len(spec.images))
+    images = len(spec.images) if limit is None else min(limit, len(spec.images))
+    logits = np.full((images, backbone.classes), np.nan, dtype=np.float32)
+    for first in range(0, images, spec.block):
+        last = min(first + spec.block, images)
         # Tokens that the store lacks are NaN: a head that pools them answers NaN, which is found below.
         state = np.full((last - first, layout.tokens, spec.channels), np.nan, dtype=np.float32)
         for name in held:
@@ -59,11 +64,13 @@ def classify(store: str | Path | xr.Dataset, *, weights: str | Path | None = Non
             found = backbone.classify(torch.from_numpy(state))
         if found is not None:
             logits[first:last] = found.numpy()
-    if np.isnan(logits[reader.readable]).any():
+    if np.isnan(logits[reader.readable[:images]]).any():
         raise IncompleteError(
             f"the head of {backbone.name} pools tokens that {path} lacks or that were removed; it holds "
             f"{', '.join(held)} of state {depth}: keep all token types"
         )
     return xr.DataArray(
-        logits, dims=("image", "class"), coords={"image_id": ("image", np.array(spec.images.image_id, dtype=object))}
+        logits,
+        dims=("image", "class"),
+        coords={"image_id": ("image", np.array(spec.images.image_id[:images], dtype=object))},
     )

@@ -41,7 +41,8 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
     -------
     Data set with `cls` (image, layer, channel), `registers` (image, layer, register, channel) and `patches`
     (image, layer, patch, channel) as far as the store holds them, dask-backed, and the coordinates `layer`, `image_id`,
-    `label`, `class_name`, `readable`, `row`, `col`. Its attributes hold the store's key and facts.
+    `label`, `class_name`, `readable`, `row`, `col`. Its attributes hold the store's key and facts, and `depth`, the
+    number of the model's blocks and so of its last state, whether or not that is among the states held.
 
     Raises
     ------
@@ -67,6 +68,8 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
         "kind": spec.kind,
         "key": dict(spec.key),
         "facts": dict(spec.facts),
+        # A cache declares all states of the model, a run those that it keeps.
+        "depth": int(spec.facts.get("depth", spec.layers[-1])),
         "norm": {"type": "none"} if spec.norm is None else {"type": spec.norm.type, "epsilon": spec.norm.epsilon},
     }
     return data

@@ -57,6 +57,9 @@ def test_logits_are_those_of_the_whole_model(pooling: str, folder: Path, tmp_pat
     assert found.dims == ("image", "class")
     assert found.image_id.values.tolist() == cache.image_id.values.tolist()
     assert np.allclose(found, expected, atol=1e-5)
+    first = cachetool.classify(cache, limit=1)
+    assert first.sizes["image"] == 1
+    assert np.allclose(first, expected[:1], atol=1e-5)
     with quick():
         run = cachetool.replay(cache, Edit("cls", "zero", 12), keep_tokens=["cls"])
     if pooling == "token":

@@ -107,6 +107,18 @@ def test_states_that_one_type_lacks_are_nan(root: Path) -> None:
     assert np.isnan(cache.registers.sel(layer=3)).all()
 
 
+def test_depth_is_that_of_the_model_whatever_is_held(root: Path) -> None:
+    inner = cachetool.extract(
+        "tiny-reg", "shapes", root=root, name="inner", limit=4, layers=[3, 6], tokens=["cls"], workers=0
+    )
+    assert inner.layer.values.tolist() == [3, 6]
+    assert inner.attrs["depth"] == 12
+    whole = cachetool.extract("tiny-reg", "shapes", root=root, name="whole", limit=4, layers=[6, 12], workers=0)
+    run = cachetool.replay(whole, Edit("cls", "zero", 6), keep=[6, 7])
+    assert run.layer.values.tolist() == [6, 7]
+    assert run.attrs["depth"] == 12
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_normalize_equals_torch(caches: dict[str, xr.Dataset], dtype: str) -> None:
     cache, norm = caches[dtype], plain_tiny_reg().norm

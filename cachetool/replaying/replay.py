@@ -289,6 +289,7 @@ def _open_arm(
     if not (path / "zarr.json").is_file():
         facts = {
             "cache": reader.path.name,
+            "depth": spec.layers[-1],
             "oracle": replacement.oracle,
             "certificate": certificate,
             "storage_error": spec.facts.get("storage_error"),
