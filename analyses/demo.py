@@ -1,23 +1,19 @@
-"""`cachetool demo`: the main job end to end on the embedded model and data, offline."""
+"""The main job end to end on the embedded model and data, offline: what `cachetool demo` runs."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import typer
 import xarray as xr
 
 import cachetool
-from analyses.classification import final_cls, fit_linear_probe
-from analyses.figures import register_figure
 from analyses.geometry import patch_cosine
 from analyses.inference import Difference, paired_difference
-from cachetool.cli.console import JsonOption, errors, output, print_json, progress
+from analyses.tasks.classification import Classification
 from cachetool.events import Events
 
 MODEL = "tiny-reg"
@@ -61,38 +57,6 @@ class Row:
         }
 
 
-def command(
-    root: Annotated[Path, typer.Option(help="Directory for caches, runs and the figure.")] = Path("cachetool-demo"),
-    from_layer: Annotated[int, typer.Option(min=1, max=DEPTH, help="First edited state.")] = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """Show on the embedded model and data what becomes of features when tokens are replaced; about two minutes.
-
-    Extracts, calibrates on other images, replays the registers as none, zero, mean, noise and shuffle, and [CLS] and
-    four random patches as zero beside them; measures, and draws one figure.
-    """
-    started = time.monotonic()
-    with progress() as events:
-        rows = run_demo(root, from_layer, events)
-    figure = root / "registers.png"
-    register_figure(
-        [row.name for row in rows],
-        [row.difference for row in rows],
-        [row.cosine for row in rows],
-        figure,
-        title=f"{MODEL} on shapes: tokens replaced at every state from {from_layer} on "
-        f"({rows[0].difference.images} images)",
-    )
-    seconds = time.monotonic() - started
-    if as_json:
-        print_json({"rows": [row.to_json() for row in rows], "figure": str(figure), "seconds": seconds})
-        return
-    errors.print(table(rows))
-    errors.print(f"certificate: the unedited replay is within {rows[0].relative_error:.1e} of the stored last state")
-    errors.print(f"done in {seconds:.0f} s; caches and runs are in {root}", markup=False)
-    output.print(str(figure), markup=False, highlight=False, soft_wrap=True)
-
-
 def run_demo(root: Path, from_layer: int, events: Events) -> list[Row]:
     """Extract, calibrate, replay and measure; returns one row per replacement, the intact arm first."""
     train = cachetool.extract(
@@ -108,12 +72,13 @@ def run_demo(root: Path, from_layer: int, events: Events) -> list[Row]:
     if not calibration.exists():
         cachetool.calibrate(calibrated, name=name, events=events)
 
-    probe = fit_linear_probe(final_cls(train).values, train.label.values)
+    task = Classification(strength=1.0)
+    head = task.fit(train, cachetool.open_annotations(train))
+    annotations = cachetool.open_annotations(evaluated)
     named = demo_edits(from_layer)
     edits = list(named.values())
     runs = cachetool.replay(evaluated, edits, calibration=calibration, no_overlap=True, events=events)
-    labels = evaluated.label.values
-    hits = [probe.hits(final_cls(run).values, labels) for run in runs]
+    hits = [task.measure(run, head, annotations).hit.values for run in runs]
     return [_row(name, run, runs[0], hit, hits[0]) for name, run, hit in zip(named, runs, hits, strict=True)]
 
 
@@ -129,33 +94,6 @@ def demo_edits(from_layer: int) -> dict[str, cachetool.Edit]:
         f"[CLS] zero, to {until}": cachetool.Edit("cls", "zero", from_layer, until_layer=until),
         "4 random patches zero": cachetool.Edit("patches:random4", "zero", from_layer),
     }
-
-
-def table(rows: list[Row]) -> Any:
-    """The rows as a table for people."""
-    from rich.table import Table
-
-    shown = Table(
-        "edit",
-        "top-1",
-        "change, pp (95 % interval)",
-        "within 1 pp",
-        "patch cosine",
-        "distance rank",
-        caption="top-1 of a probe fitted on intact [CLS]; median cosine of final patches with intact; "
-        "rank of the injected tokens' Mahalanobis distance among natural ones (50 = typical)",
-    )
-    for row in rows:
-        change = row.difference
-        shown.add_row(
-            row.name,
-            f"{100 * row.accuracy:.1f} %",
-            f"{100 * change.estimate:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f})",
-            "yes" if change.equivalent else "not shown",
-            f"{np.median(row.cosine):.3f}",
-            "" if np.isnan(row.mahalanobis_percentile) else f"{row.mahalanobis_percentile:.0f}",
-        )
-    return shown
 
 
 def _row(
