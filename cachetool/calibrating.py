@@ -31,8 +31,8 @@ class TokenReader(Protocol):
     def readable(self) -> NDArray[np.bool_]:
         """Whether each image could be decoded, bool (image,)."""
 
-    def coverage(self, token_type: str) -> tuple[int, ...]:
-        """States of a token type that are finished for all images."""
+    def coverage(self, token_type: str, images: NDArray[np.integer[Any]] | None = None) -> tuple[int, ...]:
+        """States of a token type that are finished for all images, or for some, given by position."""
 
     def read(self, token_type: str, layer: int, start: int, stop: int) -> NDArray[Any]:
         """Tokens of images start to stop, (image, token, channel), in the storage dtype."""
@@ -83,8 +83,8 @@ def calibrate(
     """
     spec, told = reader.spec, events or Silent()
     types = _token_types(spec, token_types)
-    covered = _layers(reader, types, layers)
     chosen = _images(reader, images)
+    covered = _layers(reader, types, layers, chosen)
     labels = find_classes(spec, chosen) if class_means else None
     kinds = [
         TokenStatistics(
@@ -131,8 +131,10 @@ def _token_types(spec: StoreSpec, wanted: Sequence[str] | None) -> tuple[str, ..
     return held if wanted is None else tuple(name for name in held if name in wanted)
 
 
-def _layers(reader: TokenReader, types: Sequence[str], wanted: Sequence[int] | None) -> tuple[int, ...]:
-    coverage = {token_type: set(reader.coverage(token_type)) for token_type in types}
+def _layers(
+    reader: TokenReader, types: Sequence[str], wanted: Sequence[int] | None, images: NDArray[np.int64]
+) -> tuple[int, ...]:
+    coverage = {token_type: set(reader.coverage(token_type, images)) for token_type in types}
     common = set(reader.spec.layers).intersection(*coverage.values())
     if wanted is None:
         if not common:
@@ -145,7 +147,7 @@ def _layers(reader: TokenReader, types: Sequence[str], wanted: Sequence[int] | N
     ]
     if absent:
         raise IncompleteError(
-            f"a calibration of states {listed(sorted(set(wanted)))} needs them finished for all images, but the "
+            f"a calibration of states {listed(sorted(set(wanted)))} needs them finished for all of its images, but the "
             f"cache lacks {'; '.join(absent)}; extract them first"
         )
     return tuple(sorted(set(wanted)))

@@ -10,6 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cachetool
 from cachetool.calibrating import calibrate
 from cachetool.edits import Calibration
 from cachetool.errors import (
@@ -22,6 +23,7 @@ from cachetool.errors import (
 )
 from cachetool.store import ImageTable, StoreReader, StoreSpec, StoreWriter, create, from_float32, to_float32
 from cachetool.tokens import TokenLayout
+from tests.reference.quick import quick
 
 LAYOUT = TokenLayout(cls=1, registers=2, rows=2, columns=3)
 KEY = {
@@ -49,7 +51,7 @@ class FakeReader:
         self.covered = {"cls": (1, 2, 3), "registers": (1, 2, 3), "patches": (1, 3)}
         self.reads = []
 
-    def coverage(self, token_type):
+    def coverage(self, token_type, images=None):
         return self.covered[token_type]
 
     def read(self, token_type, layer, start, stop):
@@ -339,3 +341,16 @@ def test_a_real_cache_in_a_small_dtype(tmp_path):
             np.testing.assert_allclose(here, there, rtol=1e-9)
         here, there = (one.reference(2, token_type, 0).fit for one in (found, expected_calibration))
         np.testing.assert_array_equal(here, there)
+
+
+def test_states_need_to_be_finished_for_the_calibration_images_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("cachetool.extraction.request.default_block", lambda *arguments: 8)
+    with quick():
+        for layers, limit in (([12], 20), ([3, 12], 8)):
+            cache = cachetool.extract(
+                "tiny-reg", "shapes", root=tmp_path, layers=layers, limit=limit, tokens=["cls"], workers=0
+            )
+        calibration = cachetool.calibrate(cache, name="first", layers=[3], limit=8)
+        assert calibration.layer.values.tolist() == [3]
+        with pytest.raises(IncompleteError, match=r"needs them finished for all of its images, .* lacks cls at state 3"):
+            cachetool.calibrate(cache, name="more", layers=[3], limit=9)

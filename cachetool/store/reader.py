@@ -85,12 +85,17 @@ class StoreReader:
         flags = [self._store.flags(self._record(block))[np.newaxis] for block in blocks]
         return np.concatenate([np.zeros(shape, dtype=bool), *flags])
 
-    def coverage(self, token_type: str) -> tuple[int, ...]:
-        """States of a token type that are finished in all blocks; none for a type that is not stored."""
+    def coverage(self, token_type: str, images: npt.NDArray[np.integer[Any]] | None = None) -> tuple[int, ...]:
+        """States of a token type that are finished in all blocks, or in those of some images, given by position.
+
+        None for a type that is not stored.
+        """
         geometry = self._store.geometry
         if token_type not in geometry.token_types:
             return ()
         finished = self.complete[:, geometry.layout.types.index(token_type)]
+        if images is not None:
+            finished = finished[np.unique(self._blocks_of(images))]
         return tuple(layer for index, layer in enumerate(geometry.layers) if finished[:, index].all())
 
     def array(self, name: str) -> npt.NDArray[Any]:
