@@ -352,5 +352,5 @@ def test_states_need_to_be_finished_for_the_calibration_images_alone(tmp_path, m
             )
         calibration = cachetool.calibrate(cache, name="first", layers=[3], limit=8)
         assert calibration.layer.values.tolist() == [3]
-        with pytest.raises(IncompleteError, match=r"needs them finished for all of its images, .* lacks cls at state 3"):
+        with pytest.raises(IncompleteError, match=r"for all of its images, .* lacks cls at state 3"):
             cachetool.calibrate(cache, name="more", layers=[3], limit=9)
