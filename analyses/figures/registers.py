@@ -1,4 +1,4 @@
-"""Figures: one function each, colour-blind-safe, with units and intervals."""
+"""The figure of the demo: what each replacement of the registers does to classification and to patch features."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from analyses.figures.style import BLUE, GREY, VERMILION, save
 from analyses.inference import EQUIVALENCE_MARGIN, Difference
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
-"""Of the palette of Okabe and Ito, told apart under all common colour deficiencies."""
 
 
 def register_figure(
@@ -51,13 +49,12 @@ def register_figure(
     left.legend(frameon=False, fontsize="small", loc="best")
     for row, values in zip(rows, cosines, strict=True):
         quartiles = np.percentile(values, [5, 25, 50, 75, 95])
-        right.plot(quartiles[[0, 4]], [row, row], color=ORANGE, lw=1.2)
-        right.plot(quartiles[[1, 3]], [row, row], color=ORANGE, lw=5, solid_capstyle="butt")
-        right.plot(quartiles[2], row, "o", color="white", markeredgecolor=ORANGE, markersize=6)
+        right.plot(quartiles[[0, 4]], [row, row], color=VERMILION, lw=1.2)
+        right.plot(quartiles[[1, 3]], [row, row], color=VERMILION, lw=5, solid_capstyle="butt")
+        right.plot(quartiles[2], row, "o", color="white", markeredgecolor=VERMILION, markersize=6)
     right.set_xlabel("cosine of final patches with intact\n(median, quartiles, 5 to 95 %)")
     right.axvline(1, color=GREY, lw=1)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize="medium")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
