@@ -15,11 +15,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(VENV)/bin/cachetool demo
 
+# Two processes for two cores; a file's tests stay together, since they share caches that take seconds to make.
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PYTEST)
 
 test-slow: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(PYTEST) -m slow
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

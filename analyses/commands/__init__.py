@@ -1,0 +1,1 @@
+"""Commands that `analyses` adds to `cachetool`: one file each, thin, and quick to import."""

@@ -1,0 +1,37 @@
+"""Which tasks a data set and a model allow, known before anything is extracted."""
+
+from __future__ import annotations
+
+from analyses.study.labels import FirstImages
+from analyses.task import Task
+from analyses.tasks.classification import Classification
+from analyses.tasks.correspondence import Correspondence
+from analyses.tasks.head import OwnHead
+from analyses.tasks.retrieval import Retrieval
+from analyses.tasks.segmentation import Segmentation
+from cachetool.tokens import TokenLayout
+
+
+def task_obstacle(task: Task, evaluated: FirstImages, train: FirstImages | None, layout: TokenLayout) -> str | None:
+    """Why a task cannot be measured: annotations that a data set lacks, or tokens that the model lacks.
+
+    None where nothing speaks against it so far. `Task.obstacle` looks again at the cache, where it knows more.
+    """
+    absent = [name for name in task.tokens if name not in layout.types]
+    if absent:
+        return f"the model has no {', '.join(absent)}, but {', '.join(layout.types)}"
+    sets = [evaluated, *([train] if task.fitted and train is not None else [])]
+    return next((reason for images in sets if (reason := _lacking(task, images)) is not None), None)
+
+
+def _lacking(task: Task, images: FirstImages) -> str | None:
+    dataset = images.dataset
+    match task:
+        case Classification() | Retrieval() | OwnHead() if dataset.labels is None:
+            return f"{dataset.name} has no class labels"
+        case Segmentation() if not dataset.has_masks:
+            return f"{dataset.name} has no masks"
+        case Correspondence() if not any(max(pair.source, pair.target) < images.images for pair in dataset.pairs):
+            return f"{dataset.name} has no keypoint pairs between its first {images.images} images"
+        case _:
+            return None
