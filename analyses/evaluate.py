@@ -27,6 +27,7 @@ from cachetool import Edit
 from cachetool.annotations import Annotations
 from cachetool.errors import DatasetError, MissingDataError, UnknownNameError
 from cachetool.events import Events, Silent
+from cachetool.tokens import TOKEN_TYPES
 
 
 def evaluate(
@@ -102,18 +103,15 @@ def evaluate(
         store = train if isinstance(train, xr.Dataset) else cachetool.open(train)
         training = Training(store, cachetool.open_annotations(store), calibration=calibration, replaying=replaying)
     measuring = _Measuring(opened, annotations, stores, training, refit, statistics, listener)
-    rows: list[Row] = []
-    obstacles: list[str] = []
-    for task in chosen:
-        if (reason := measuring.obstacle(task)) is not None:
-            obstacles.append(f"{task.name} is left out: {reason}")
-            listener.message(obstacles[-1])
-        else:
-            rows += measuring.rows(task)
-    if not rows:
-        listing = "\n".join(f"  {text}" for text in obstacles)
+    found_obstacles = {task.name: measuring.obstacle(task) for task in chosen}
+    able = [task for task in chosen if found_obstacles[task.name] is None]
+    left_out = [f"{name} is left out: {reason}" for name, reason in found_obstacles.items() if reason is not None]
+    for text in left_out:
+        listener.message(text)
+    if not able:
+        listing = "\n".join(f"  {text}" for text in left_out)
         raise MissingDataError(f"no task can be measured on {opened.attrs['cachetool_path']}:\n{listing}")
-    return rows
+    return [row for task in able for row in measuring.rows(task, [other for other in able if other.fitted])]
 
 
 def sequences(image_ids: Sequence[str], pattern: str | None) -> npt.NDArray[np.object_] | None:
@@ -170,8 +168,11 @@ class _Measuring:
         reasons = [task.obstacle(store, self.annotations) for store in (*self.stores, self.cache)]
         return None if None in reasons else reasons[0]
 
-    def rows(self, task: Task) -> list[Row]:
-        """Measure a task on all stores that have no obstacle, else on the cache itself, and compare."""
+    def rows(self, task: Task, fitted: Sequence[Task]) -> list[Row]:
+        """Measure a task on all stores that have no obstacle, else on the cache itself, and compare.
+
+        `fitted` are all tasks with heads: a training run that is replayed for one keeps what the others read too.
+        """
         able, unable = [], defaultdict(list)
         for store in self.stores:
             if (reason := task.obstacle(store, self.annotations)) is None:
@@ -182,7 +183,7 @@ class _Measuring:
             self.events.message(f"{task.name} is left out for {len(names)} runs, {', '.join(names)}: {reason}")
         # States that no run holds, such as those below the edits, are read from the cache.
         able = able or [self.cache]
-        refitted = self._refitted(task, able)
+        refitted = self._refitted(task, able, fitted)
         self.events.start(f"measure {task.name}", (len(able) + len(refitted)) * self.cache.sizes["image"])
         head = FittedHead(task) if self.training is None or not task.fitted else self.training.intact_head(task)
         found = [self._measure(task, store, head) for store in able]
@@ -204,15 +205,17 @@ class _Measuring:
         self.events.advance(self.cache.sizes["image"])
         return MeasuredRun(store, outcomes)
 
-    def _refitted(self, task: Task, stores: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    def _refitted(self, task: Task, stores: Sequence[xr.Dataset], fitted: Sequence[Task]) -> list[xr.Dataset]:
         """The edited runs that get a head of their own, their edits replayed on the training images."""
         if self.training is None or not task.fitted:
             return []
         chosen = [store for store in stores if self._wants_refit(store)]
         if not chosen:
             return []
-        layer = int(self.cache.attrs["depth"]) if task.layer is None else task.layer
-        left_out = self.training.replay(chosen, task.tokens, [layer])
+        tokens = tuple(name for name in TOKEN_TYPES if any(name in other.tokens for other in fitted))
+        depth = int(self.cache.attrs["depth"])
+        layers = {depth if other.layer is None else other.layer for other in fitted}
+        left_out = self.training.replay(chosen, tokens, sorted(layers))
         for name in left_out:
             self.events.message(
                 f"{task.name} is not refitted for {Path(name).name}: its values come from the evaluated images; "
