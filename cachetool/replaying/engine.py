@@ -45,13 +45,20 @@ def replay_arms(
             for arm, edit in zip(arms, prepared, strict=True):
                 if block in pending[id(arm)]:
                     buffer = _compute(backbone, reader, arm, edit, state, first, keep, token_types, device, batch_size)
-                    writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep))
+                    failed = _unreadable(reader, first, len(state))
+                    writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep, failed))
                     while len(writing) > 2:  # memory stays bounded where the disk is slower than the blocks
                         written += writing.pop(0).result()
                 events.advance(len(state), state.nbytes if arm is arms[0] else 0)
         for future in writing:
             written += future.result()
     return written
+
+
+def _unreadable(reader: StoreReader, first: int, count: int) -> dict[str, str]:
+    """Images of a block that the cache lacks: a run lacks them too, and says so."""
+    rows = first + np.flatnonzero(~reader.readable[first : first + count])
+    return {reader.spec.images.image_id[row]: "could not be decoded when the cache was extracted" for row in rows}
 
 
 def _read_ahead(

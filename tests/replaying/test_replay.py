@@ -271,6 +271,7 @@ def test_unreadable_images_stay_absent_and_never_donate(tmp_path: Path) -> None:
     for edit, run in zip(edits, runs, strict=True):
         found = stored_sequence(run.path)
         assert np.isnan(found[:, 5]).all()
+        assert StoreReader(run.path).readable.tolist() == readable.tolist()
         assert edit.replacement == "remove" or np.isfinite(found[:, readable]).all()
         assert not stored_array(run.path, "edited")[5].any()
         if "shuffle" in edit.replacement:
