@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cachetool.annotations import open_annotations
     from cachetool.api import calibrate, datasets, extract, models, replay
+    from cachetool.attending import attention
     from cachetool.classifying import classify
     from cachetool.edits import Edit
     from cachetool.errors import CachetoolError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CachetoolError",
     "Edit",
+    "attention",
     "calibrate",
     "classify",
     "datasets",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "CachetoolError": ("cachetool.errors", "CachetoolError"),
     "Edit": ("cachetool.edits", "Edit"),
+    "attention": ("cachetool.attending", "attention"),
     "open_annotations": ("cachetool.annotations", "open_annotations"),
     "calibrate": ("cachetool.api", "calibrate"),
     "classify": ("cachetool.classifying", "classify"),

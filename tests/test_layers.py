@@ -17,7 +17,7 @@ LAYERS = (
     {"annotations", "backbones", "calibrating"},
     {"extraction"},
     {"replaying"},
-    {"api", "classifying", "plan"},
+    {"api", "attending", "classifying", "plan"},
     {"cli"},
 )
 """Parts of the package from the bottom up: each may import those below it, and itself."""

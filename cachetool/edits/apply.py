@@ -37,8 +37,12 @@ def attention_mask(selection: Selection, tokens: int, device: torch.device | str
     The selected tokens are no keys for any other token, the other selected ones included. Each may attend to itself,
     so that no query is left without a key.
     """
-    selected = torch.from_numpy(selection.mask(tokens)).to(device)
-    itself = torch.eye(tokens, dtype=torch.bool, device=device)
+    return hide_keys(torch.from_numpy(selection.mask(tokens)).to(device))
+
+
+def hide_keys(selected: Tensor) -> Tensor:
+    """As `attention_mask`, from which tokens are selected, bool (image, token)."""
+    itself = torch.eye(selected.shape[1], dtype=torch.bool, device=selected.device)
     return (~selected[:, None, :] | itself)[:, None]
 
 

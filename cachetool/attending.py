@@ -1,0 +1,177 @@
+"""Attention from stored activations: any block run again on its stored input, with its attention exposed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from dask.base import tokenize
+
+from cachetool import places
+from cachetool.backbones import Backbone
+from cachetool.edits import Edit
+from cachetool.edits.apply import hide_keys
+from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.query import open_store, store_path
+from cachetool.replaying import open_backbone
+from cachetool.store import StoreReader
+
+CHUNK_BYTES = 32 * 2**20
+"""Aim for the size of one chunk: dask holds a few per thread, and larger batches are no faster on a CPU."""
+
+
+def attention(
+    store: str | Path | xr.Dataset,
+    layers: int | Sequence[int] | None = None,
+    *,
+    weights: str | Path | None = None,
+    device: str | None = None,
+) -> xr.DataArray:
+    """Attention probabilities of blocks, each computed from the stored state at its input when it is asked for.
+
+    Parameters
+    ----------
+    store
+        A cache, or a run that kept the states asked for (`--keep`), as a path or opened. In a run, tokens are those
+        after the edit, and tokens that were removed or knocked out are no keys in the blocks of the edit.
+    layers
+        The block or blocks; block k reads state k. By default all whose state is stored.
+    weights
+        Weights file, where it has moved since the extraction.
+    device
+        Where blocks run: `cpu`, `cuda`, ... By default the CPU.
+
+    Returns
+    -------
+    float32 (image, layer, head, query, key), lazy, one dask chunk for a few images at one block; it sums to 1 over
+    `key`. `query_type` and `key_type` name the token types (`cls`, `registers`, `patches`). NaN for images that could
+    not be read, and for queries that were removed.
+
+    Raises
+    ------
+    InvalidEditError
+        A block lies beyond the model's last.
+    IncompleteError
+        The store lacks the state of a block, wholly or for one token type; names all of them.
+    UnsupportedModelError
+        The model's blocks have no single softmax attention each.
+    MissingDataError, WeightsError
+        The weights are not at hand, or are not those of the cache.
+    """
+    path = store_path(store)
+    reader = StoreReader(path)
+    spec = reader.spec
+    cache = spec if spec.kind == "cache" else StoreReader(places.cache_of_run(path)).spec
+    depth = int(cache.facts.get("depth", cache.layers[-1]))
+    chosen = _choose(reader, layers, depth)
+    backbone = open_backbone(cache, weights)
+    hidden = _hidden_keys(path, reader, depth)
+    backbone.place(device or "cpu", min(chosen), embedding=False)
+    # A model without attention maps must be refused now, not in the middle of a computation.
+    _probabilities(backbone, chosen[0], np.zeros((1, spec.layout.tokens, spec.channels), np.float32), None, device)
+
+    def read(layer: int, first: int, last: int) -> npt.NDArray[np.float32]:
+        state = reader.read_state(layer, first, last)
+        selected = hidden(layer)
+        return _probabilities(backbone, layer, state, None if selected is None else selected[first:last], device)
+
+    shape = (len(spec.images), len(chosen), backbone.heads, spec.layout.tokens, spec.layout.tokens)
+    types = np.array([name for name in spec.layout.types for _ in range(spec.layout.count(name))], dtype=object)
+    return xr.DataArray(
+        _lazy(read, chosen, shape, spec.block, f"{path}-{tokenize(spec.key, depth, device)}"),
+        dims=("image", "layer", "head", "query", "key"),
+        coords={
+            "image_id": ("image", np.array(spec.images.image_id, dtype=object)),
+            "layer": list(chosen),
+            "query_type": ("query", types),
+            "key_type": ("key", types),
+        },
+        name="attention",
+    )
+
+
+def _choose(reader: StoreReader, layers: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """The blocks asked for, whose states must be whole."""
+    held = [
+        set(reader.coverage(name)) if name in reader.spec.token_types else set() for name in reader.spec.layout.types
+    ]
+    whole = sorted(set.intersection(*held) - {depth})
+    if layers is None:
+        wanted: tuple[int, ...] = tuple(whole)
+    else:
+        wanted = (layers,) if isinstance(layers, int) else tuple(layers)
+    beyond = [layer for layer in wanted if not 0 <= layer < depth]
+    if beyond:
+        raise InvalidEditError(f"blocks run from 0 to {depth - 1}, found {', '.join(map(str, beyond))}")
+    missing = [layer for layer in wanted if layer not in whole]
+    if missing or not wanted:
+        lacking = f"lacks {', '.join(map(str, missing))} and " if missing else ""
+        how = "replay it with `--keep`" if reader.spec.kind == "run" else "extract them with `--layers` and all tokens"
+        raise IncompleteError(
+            f"attention of block k needs all tokens of state k: {reader.path} {lacking}holds "
+            f"{', '.join(map(str, whole)) or 'none'} as the input of a block; {how}"
+        )
+    return wanted
+
+
+def _hidden_keys(path: Path, reader: StoreReader, depth: int) -> Callable[[int], npt.NDArray[np.bool_] | None]:
+    """Which tokens no other may attend to in a block, bool (image, token); None where all may be."""
+    if reader.spec.kind == "cache":
+        return lambda layer: None
+    masked = Edit(**reader.spec.key["edit"]).masked_blocks(depth)
+    if not masked:
+        return lambda layer: None
+    edited: npt.NDArray[np.bool_] = open_store(path).edited.values.astype(np.bool_)
+    return lambda layer: edited if layer in masked else None
+
+
+def _probabilities(
+    backbone: Backbone,
+    layer: int,
+    state: npt.NDArray[np.float32],
+    selected: npt.NDArray[np.bool_] | None,
+    device: str | None,
+) -> npt.NDArray[np.float32]:
+    """Attention (image, head, query, key) of one block on its input (image, token, channel)."""
+    mask = None if selected is None else hide_keys(torch.from_numpy(selected).to(device or "cpu"))
+    with torch.inference_mode():
+        found = backbone.attention(torch.from_numpy(state).to(device or "cpu"), layer, attention_mask=mask)
+    values: npt.NDArray[np.float32] = found.cpu().numpy()
+    return values
+
+
+def _lazy(
+    read: Callable[[int, int, int], npt.NDArray[np.float32]],
+    layers: Sequence[int],
+    shape: tuple[int, ...],
+    block: int,
+    name: str,
+) -> da.Array:
+    """One dask chunk per block and few images, which never reach over two blocks of the store."""
+    images, rest = shape[0], shape[2:]
+    size = max(1, min(block, CHUNK_BYTES // (4 * int(np.prod(rest)))))
+    edges = [
+        (first, min(first + size, start + block, images))
+        for start in range(0, images, block)
+        for first in range(start, min(start + block, images), size)
+    ]
+    name = f"attention-{tokenize(name, list(layers), shape, size)}"
+    graph: dict[Any, Any] = {
+        (name, row, column, 0, 0, 0): (_with_layer, read, layer, first, last)
+        for row, (first, last) in enumerate(edges)
+        for column, layer in enumerate(layers)
+    }
+    chunks = (tuple(last - first for first, last in edges), (1,) * len(layers), *((length,) for length in rest))
+    return da.Array(graph, name, chunks, dtype=np.float32)  # type: ignore[no-untyped-call]
+
+
+def _with_layer(
+    read: Callable[[int, int, int], npt.NDArray[np.float32]], layer: int, first: int, last: int
+) -> npt.NDArray[np.float32]:
+    return read(layer, first, last)[:, None]
