@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 import cachetool
-from analyses.geometry import patch_cosine
+from analyses.geometry.patch_cosine import patch_cosine
 from analyses.inference import Difference, paired_difference
 from analyses.tasks.classification import Classification
 from cachetool.events import Events

@@ -21,7 +21,7 @@ from cachetool.cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from analyses.rows import Row
+    from analyses.evaluation.rows import Row
 
 
 def command(
@@ -65,8 +65,8 @@ def command(
 
     - `cachetool evaluate photos/dinov2-reg-s --task retrieval --group-by '(.*)_frame' --output tables`
     """
-    from analyses.evaluate import evaluate
-    from analyses.rows import write_table
+    from analyses.evaluation.evaluate import evaluate
+    from analyses.evaluation.rows import write_table
     from cachetool.places import find_cache
 
     path = find_cache(cache, root)

@@ -30,7 +30,7 @@ def heat_map(frame: pd.DataFrame, path: Path, *, model: str | None = None, datas
     Parameters
     ----------
     frame
-        The tidy table (`analyses.rows.as_frame`, or a study's table.csv).
+        The tidy table (`analyses.evaluation.rows.as_frame`, or a study's table.csv).
     path
         File to write; its ending decides the format.
     model, dataset

@@ -34,7 +34,7 @@ def layer_sweep(frame: pd.DataFrame, path: Path, *, model: str | None = None, da
     Parameters
     ----------
     frame
-        The tidy table (`analyses.rows.as_frame`, or a study's table.csv).
+        The tidy table (`analyses.evaluation.rows.as_frame`, or a study's table.csv).
     path
         File to write; its ending decides the format.
     model, dataset

@@ -49,7 +49,7 @@ def lesions(
     Parameters
     ----------
     frame
-        The tidy table (`analyses.rows.as_frame`, or a study's table.csv).
+        The tidy table (`analyses.evaluation.rows.as_frame`, or a study's table.csv).
     path
         File to write; its ending decides the format.
     model, dataset

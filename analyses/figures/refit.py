@@ -44,7 +44,7 @@ def refit(frame: pd.DataFrame, path: Path, *, model: str | None = None, dataset:
     Parameters
     ----------
     frame
-        The tidy table (`analyses.rows.as_frame`, or a study's table.csv).
+        The tidy table (`analyses.evaluation.rows.as_frame`, or a study's table.csv).
     path
         File to write; its ending decides the format.
     model, dataset

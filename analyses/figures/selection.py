@@ -31,8 +31,8 @@ class Part:
     metrics: dict[str, str]
     """Headline metric of each task, in the order of the table."""
     arms: pd.DataFrame
-    """One row per arm and task, with heads fitted on intact features; the columns of `analyses.rows.Row`, and
-    `subject`: what was edited and where it ended, such as `[CLS], to 11`; `name`: the edit, marked if an oracle."""
+    """One row per arm and task, with heads fitted on intact features: the columns of `analyses.evaluation.rows.Row`,
+    and `subject`: what was edited and where it ended, such as `[CLS], to 11`; `name`: the edit, marked if an oracle."""
     refit: pd.DataFrame
     """The same with heads that were fitted under the edit."""
 
@@ -56,7 +56,7 @@ def parts(frame: pd.DataFrame) -> list[tuple[str, str]]:
 def select_part(frame: pd.DataFrame, model: str | None = None, dataset: str | None = None) -> Part:
     """The rows of one model on one data set; either may be left out where the table leaves no choice.
 
-    Tables that were read back from CSV are as good as those of `analyses.rows.as_frame`.
+    Tables that were read back from CSV are as good as those of `analyses.evaluation.rows.as_frame`.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def _check_columns(frame: pd.DataFrame) -> None:
     if absent:
         raise DatasetError(
             f"the table lacks the columns {', '.join(absent)}; figures are drawn from the table of `cachetool study` "
-            "or from `analyses.rows.as_frame`"
+            "or from `analyses.evaluation.rows.as_frame`"
         )
 
 

@@ -39,7 +39,7 @@ def write_figures(frame: pd.DataFrame, directory: Path) -> list[Path]:
     Parameters
     ----------
     frame
-        The tidy table (`analyses.rows.as_frame`, or a study's table.csv).
+        The tidy table (`analyses.evaluation.rows.as_frame`, or a study's table.csv).
     directory
         Where `FIGURE-MODEL-DATASET.svg` and `.png` go; made where it is absent.
 

@@ -1,6 +1,6 @@
 """One bootstrap for all arms of a family: every arm sees the same resamples.
 
-Metrics are functions of weighted sums of per-unit columns (`analyses.task.Metric`), so a resample is a vector of
+Metrics are functions of weighted sums of per-unit columns (`analyses.tasks.base.Metric`), so a resample is a vector of
 weights w, and the metric of an arm in it is `combine(w @ columns)`. The columns of all arms and seeds are put side by
 side and multiplied at once; a column that occurs twice (the intact arm, annotated pixels, a column of ones) is
 multiplied once.

@@ -15,7 +15,7 @@ from scipy import stats
 from analyses.inference.bootstrap import RESAMPLES, Arm, Combine, bootstrap
 from analyses.inference.design import Design
 from analyses.inference.exact import FEW, FewDeviations
-from analyses.task import ratio
+from analyses.tasks.base import ratio
 from cachetool.errors import UnknownNameError
 
 EQUIVALENCE_MARGIN = 0.01
@@ -100,7 +100,7 @@ def compare(
     design
         What is drawn, and which units hang on it.
     combine
-        Weighted sums (..., column) to values (...), as in `analyses.task.Metric`.
+        Weighted sums (..., column) to values (...), as in `analyses.tasks.base.Metric`.
     binary
         Whether column 0 is 0 or 1 and column 1 is 1, so that McNemar's test applies to independent units (McNemar,
         Psychometrika 12, 1947). The largest p-value over seeds is given, which is conservative.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analyses.study.labels import FirstImages
-from analyses.task import Task
+from analyses.tasks.base import Task
 from analyses.tasks.classification import Classification
 from analyses.tasks.correspondence import Correspondence
 from analyses.tasks.head import OwnHead

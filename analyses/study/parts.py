@@ -12,8 +12,8 @@ from analyses.study.edits import Expansion, PlannedEdit, expand
 from analyses.study.labels import FirstImages, split_by_labels
 from analyses.study.measurable import task_obstacle
 from analyses.study.needs import States, calibration_states, replay_states, training_states
-from analyses.task import Task
 from analyses.tasks import parse_task
+from analyses.tasks.base import Task
 from cachetool.datasets import Dataset
 from cachetool.errors import MissingDataError
 from cachetool.extraction import Request, prepare

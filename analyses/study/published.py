@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.rows import Row
+from analyses.evaluation.rows import Row
 
 FIRST_STATE = 1
 """The paper edits every state from this one to the last."""

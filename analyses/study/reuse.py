@@ -59,6 +59,6 @@ def finished_replays(part: Part, calibration: Path | None) -> dict[Edit, Path]:
 
 
 def count_measurements(part: Part, runs: Iterable[Path]) -> int:
-    """Files of outcomes that bear the names of these runs; `analyses.outcomes` compares their keys."""
+    """Files of outcomes that bear the names of these runs; `analyses.evaluation.outcomes` compares their keys."""
     names = [path.name for path in outcomes_directory(part.evaluated.path).glob("*/*.nc")]
     return sum(name.startswith(f"{run.stem}.") for run in runs for name in names)

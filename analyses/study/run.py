@@ -12,8 +12,8 @@ from typing import Any
 import xarray as xr
 
 import cachetool
-from analyses.evaluate import evaluate
-from analyses.rows import Row
+from analyses.evaluation.evaluate import evaluate
+from analyses.evaluation.rows import Row
 from analyses.study.definition import Study
 from analyses.study.needs import passes
 from analyses.study.parts import CacheUse, Part, take_apart

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.arms import edit_label
+from analyses.evaluation.arms import edit_label
+from analyses.evaluation.rows import as_dataset, as_frame
 from analyses.netcdf import write_netcdf
-from analyses.rows import as_dataset, as_frame
 from analyses.study.published import published_note, published_of
 from analyses.study.run import MeasuredPart, StudyResult
 from analyses.tasks import parse_task
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 OWN_COLUMNS = ("study", "groups", "published", "published_drop_pp", "delta_pp", "published_source")
-"""Columns that a study adds to those of `analyses.rows.Row`."""
+"""Columns that a study adds to those of `analyses.evaluation.rows.Row`."""
 
 
 def study_table(result: StudyResult) -> pd.DataFrame:

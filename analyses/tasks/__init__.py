@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import cast
 
-from analyses.task import Task
+from analyses.tasks.base import Task
 from analyses.tasks.classification import Classification
 from analyses.tasks.correspondence import Correspondence, Method
 from analyses.tasks.head import OwnHead
@@ -24,7 +24,7 @@ _NAME = re.compile(r"(?P<kind>[a-z]+)(?::(?P<option>[^@]*))?(?:@(?P<state>\d+))?
 def parse_task(name: str) -> Task:
     """Build a task from its name, with an option behind a colon where it has one.
 
-    `classification:cls+patches` and `retrieval:registers:2@9` choose a readout (`analyses.readouts.Readout`),
+    `classification:cls+patches` and `retrieval:registers:2@9` choose a readout (`analyses.tasks.readouts.Readout`),
     `correspondence:soft-argmax` how a position follows from similarities. `segmentation@9`, `correspondence@4` and
     `correspondence:soft-argmax@4` read an earlier state.
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyses.linear_probe import (
+from analyses.tasks.base import Metric, Task
+from analyses.tasks.linear_probe import (
     DEFAULT,
     GRID,
     HELD_OUT,
@@ -18,8 +19,7 @@ from analyses.linear_probe import (
     LinearProbe,
     fit_linear_probe,
 )
-from analyses.readouts import Readout, readable_features
-from analyses.task import Metric, Task
+from analyses.tasks.readouts import Readout, readable_features
 from analyses.tasks.shares import accuracies, hits, image_outcomes
 from cachetool.annotations import Annotations
 from cachetool.errors import DatasetError
@@ -42,12 +42,12 @@ class Classification(Task):
     """Top-1 and top-5 accuracy of a linear probe (Alain and Bengio, arXiv 1610.01644) on one readout.
 
     Features are standardised and classified by multinomial logistic regression, whose penalty held-out training images
-    choose (`analyses.linear_probe`). Classes of the two data sets are matched by name, or by index where one of them
-    has no names.
+    choose (`analyses.tasks.linear_probe`). Classes of the two data sets are matched by name, or by index where one of
+    them has no names.
     """
 
     readout: str = "cls"
-    """What is read, as `analyses.readouts.Readout` writes it."""
+    """What is read, as `analyses.tasks.readouts.Readout` writes it."""
     strength: float | None = None
     """Inverse strength of the penalty, scikit-learn's C; None lets held-out training images choose it."""
     seed: int = 0

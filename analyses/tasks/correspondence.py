@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyses.keypoints import Side, Yardstick, correct_keypoints, keypoints, score
-from analyses.matching import (
+from analyses.tasks.base import Metric, Task
+from analyses.tasks.keypoints import Side, Yardstick, correct_keypoints, keypoints, score
+from analyses.tasks.matching import (
     TIE_TOLERANCE,
     PatchGrid,
     best_patches,
@@ -20,8 +21,7 @@ from analyses.matching import (
     cosine_similarity,
     soft_positions,
 )
-from analyses.states import missing_state, read_state
-from analyses.task import Metric, Task
+from analyses.tasks.states import missing_state, read_state
 from cachetool.annotations import Annotations
 from cachetool.datasets import KeypointPair
 from cachetool.errors import MissingDataError, UnknownNameError
@@ -111,7 +111,7 @@ class Correspondence(Task):
         return None
 
     def measure(self, store: xr.Dataset, head: Any, annotations: Annotations) -> xr.Dataset:
-        """Outcomes of one arm: the variables of `analyses.keypoints.score`, and counts in the attributes.
+        """Outcomes of one arm: the variables of `analyses.tasks.keypoints.score`, and counts in the attributes.
 
         Attributes: `points_source_outside` and `points_target_outside` (cut off by the crop),
         `points_without_unique_match`, `pairs_left_out` (an image could not be decoded). A keypoint that was annotated

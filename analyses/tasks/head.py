@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 import cachetool
-from analyses.task import Metric, Task
+from analyses.tasks.base import Metric, Task
 from analyses.tasks.shares import accuracies, hits, image_outcomes
 from cachetool.annotations import Annotations
 from cachetool.errors import CachetoolError, DatasetError

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from analyses.task import Metric
+from analyses.tasks.base import Metric
 from cachetool.datasets import IGNORE
 
 COUNTS = ("intersection", "predicted", "annotated")

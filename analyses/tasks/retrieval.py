@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyses.nearest import RESOLUTION, nearest_neighbours, vote
-from analyses.readouts import Readout, readable_features
-from analyses.task import Metric, Task
+from analyses.tasks.base import Metric, Task
+from analyses.tasks.nearest import RESOLUTION, nearest_neighbours, vote
+from analyses.tasks.readouts import Readout, readable_features
 from analyses.tasks.shares import image_outcomes, share
 from cachetool.annotations import Annotations
 from cachetool.errors import DatasetError
@@ -30,7 +30,7 @@ class Retrieval(Task):
     """
 
     readout: str = "cls"
-    """What is read, as `analyses.readouts.Readout` writes it."""
+    """What is read, as `analyses.tasks.readouts.Readout` writes it."""
     neighbours: int = 20
     """Neighbours that vote; all other images where there are fewer."""
     temperature: float = 0.07

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyses.states import missing_state, read_state
-from analyses.task import Metric, Task
 from analyses.tasks import soft_probe
+from analyses.tasks.base import Metric, Task
 from analyses.tasks.mask_memory import MaskMemory
 from analyses.tasks.pixel_counts import COUNTS, count_pixels, per_class, pixel_metrics
 from analyses.tasks.soft_labels import SoftLabels, soft_labels
 from analyses.tasks.soft_probe import SoftProbe, fit_soft_probe
-from analyses.upsampling import NO_CLASS, upsampled_argmax
+from analyses.tasks.states import missing_state, read_state
+from analyses.tasks.upsampling import NO_CLASS, upsampled_argmax
 from cachetool.annotations import Annotations
 from cachetool.errors import DatasetError, MissingDataError, UnknownNameError
 

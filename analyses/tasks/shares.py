@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyses.task import Metric
+from analyses.tasks.base import Metric
 
 
 def share(name: str, label: str, variable: str) -> Metric:

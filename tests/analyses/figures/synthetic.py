@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analyses.arms import edit_label, is_unedited, reads_edited_tokens
-from analyses.rows import Row, as_frame
+from analyses.evaluation.arms import edit_label, is_unedited, reads_edited_tokens
+from analyses.evaluation.rows import Row, as_frame
 from analyses.study.edits import expand
 from analyses.study.loading import load_study
 from analyses.tasks import parse_task

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analyses.evaluation.rows import as_frame
 from analyses.figures import dose_and_plausibility, heat_map, layer_sweep, lesions, refit
 from analyses.figures.selection import select_part
-from analyses.rows import as_frame
 from cachetool.errors import DatasetError, MissingDataError, UnknownNameError
 
 FIGURES = (dose_and_plausibility, heat_map, layer_sweep, lesions, refit)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analyses.evaluation.rows import as_frame
 from analyses.figures import write_figures
 from analyses.figures.writing import file_names
-from analyses.rows import as_frame
 from cachetool.errors import DatasetError
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyses.inference import Arm, Design, Replicates, bootstrap
-from analyses.task import ratio
+from analyses.tasks.base import ratio
 from cachetool.errors import DatasetError, UnknownNameError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analyses.rows import Row
+from analyses.evaluation.rows import Row
 from analyses.study.definition import CalibrationData, EditGroup, Study, StudyData, StudyModel
 from analyses.study.loading import builtin_studies
 from analyses.study.table import OWN_COLUMNS

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analyses.rows import Row
+from analyses.evaluation.rows import Row
 from analyses.study.published import published_note, published_numbers, published_of
 
 ROW = Row(

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analyses.evaluation.rows import Row
 from analyses.netcdf import read_netcdf
-from analyses.rows import Row
 from analyses.study.definition import CalibrationData, EditGroup, Study, StudyData, StudyModel
 from analyses.study.edits import PlannedEdit
 from analyses.study.parts import CacheUse, Part

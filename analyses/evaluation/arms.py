@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import xarray as xr
 
-from analyses.readouts import Readout
-from analyses.rows import Head
-from analyses.task import Task
+from analyses.evaluation.rows import Head
+from analyses.tasks.base import Task
+from analyses.tasks.readouts import Readout
 from cachetool import Edit
 from cachetool.errors import MissingDataError
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import xarray as xr
 
-from analyses.arms import MeasuredRun, edit_label, edit_of, group_arms, is_unedited, reads_edited_tokens
+from analyses.evaluation.arms import MeasuredRun, edit_label, edit_of, group_arms, is_unedited, reads_edited_tokens
 from analyses.tasks import parse_task
 from cachetool import Edit
 from cachetool.errors import MissingDataError

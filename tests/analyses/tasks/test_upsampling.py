@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from analyses.upsampling import NO_CLASS, upsampled_argmax
+from analyses.tasks.upsampling import NO_CLASS, upsampled_argmax
 
 
 def bilinear(grid: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from analyses import nearest
-from analyses.nearest import nearest_neighbours, vote
+from analyses.tasks import nearest
+from analyses.tasks.nearest import nearest_neighbours, vote
 
 
 def ids(count: int) -> list[str]:

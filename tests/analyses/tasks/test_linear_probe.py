@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from analyses import linear_probe
-from analyses.linear_probe import GRID, fit_linear_probe, held_out_images
+from analyses.tasks import linear_probe
+from analyses.tasks.linear_probe import GRID, fit_linear_probe, held_out_images
 from cachetool.errors import DatasetError
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics.pairwise import cosine_similarity as reference_cosine
 
-from analyses.matching import PatchGrid, best_patches, centre_positions, cosine_similarity, soft_positions
+from analyses.tasks.matching import PatchGrid, best_patches, centre_positions, cosine_similarity, soft_positions
 from cachetool.datasets import Transform
 
 GRID = PatchGrid(rows=3, columns=4, patch_size=16)

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import xarray as xr
 
 import cachetool
-from analyses.arms import MeasuredRun, edit_of, is_unedited
-from analyses.comparison import Statistics, compare_runs, dataset_label
+from analyses.evaluation.arms import MeasuredRun, edit_of, is_unedited
+from analyses.evaluation.comparison import Statistics, compare_runs, dataset_label
+from analyses.evaluation.outcomes import FittedHead, measured
+from analyses.evaluation.refitting import Training, seedless
+from analyses.evaluation.rows import Row
 from analyses.inference import RESAMPLES
-from analyses.outcomes import FittedHead, measured
-from analyses.refitting import Training, seedless
-from analyses.rows import Row
-from analyses.task import Task
 from analyses.tasks import TASKS, parse_task
+from analyses.tasks.base import Task
 from analyses.tasks.head import OwnHead
 from cachetool import Edit
 from cachetool.annotations import Annotations

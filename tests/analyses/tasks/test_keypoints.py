@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyses.keypoints import correct_keypoints, keypoints, score
+from analyses.tasks.keypoints import correct_keypoints, keypoints, score
 from cachetool.datasets import KeypointPair
 
 SIZE = (100, 60)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyses.task import Metric
+from analyses.tasks.base import Metric
 from cachetool.annotations import Annotations
 from cachetool.datasets import KeypointPair
 

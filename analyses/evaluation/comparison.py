@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyses.arms import Arm, MeasuredRun, edit_label, group_arms, reads_edited_tokens
+from analyses.evaluation.arms import Arm, MeasuredRun, edit_label, group_arms, reads_edited_tokens
+from analyses.evaluation.rows import Row
 from analyses.inference import RESAMPLES, Comparison, Design, compare, holm
 from analyses.inference import Arm as ColumnArm
-from analyses.rows import Row
-from analyses.task import Metric, Task
+from analyses.tasks.base import Metric, Task
 from cachetool.errors import DatasetError
 
 _NAN = float("nan")

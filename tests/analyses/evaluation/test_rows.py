@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analyses.evaluation.rows import Row, as_dataset, as_frame, write_table
 from analyses.netcdf import read_netcdf
-from analyses.rows import Row, as_dataset, as_frame, write_table
 
 ROW = Row(
     model="tiny-reg",

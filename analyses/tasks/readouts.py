@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyses.states import missing_state, read_state
+from analyses.tasks.states import missing_state, read_state
 from cachetool.errors import IncompleteError, UnknownNameError
 
 Source = Literal["cls", "registers", "patches", "cls+patches"]

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from sklearn.metrics.pairwise import paired_cosine_distances
 
-from analyses.geometry import patch_cosine
+from analyses.geometry.patch_cosine import patch_cosine
 
 
 def store(tokens: np.ndarray) -> xr.Dataset:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analyses.states import missing_state, read_state
+from analyses.tasks.states import missing_state, read_state
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import xarray as xr
 from scipy import stats
 
 import cachetool
-from analyses.arms import MeasuredRun
-from analyses.comparison import Statistics, compare_runs, dataset_label
+from analyses.evaluation.arms import MeasuredRun
+from analyses.evaluation.comparison import Statistics, compare_runs, dataset_label
+from analyses.evaluation.rows import Row
 from analyses.inference import Design
-from analyses.rows import Row
 from analyses.tasks.correspondence import Correspondence
 from analyses.tasks.retrieval import Retrieval
 from cachetool.errors import DatasetError

@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 
 import cachetool
-from analyses.outcomes import FittedHead, measured, outcome_key, outcome_path, store_key
-from analyses.task import Metric, Task
+from analyses.evaluation.outcomes import FittedHead, measured, outcome_key, outcome_path, store_key
+from analyses.tasks.base import Metric, Task
 from analyses.tasks.correspondence import Correspondence
 from analyses.tasks.shares import share
 from cachetool.annotations import Annotations

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import analyses.outcomes
+import analyses.evaluation.outcomes
 import cachetool
-from analyses.evaluate import evaluate, sequences
-from analyses.rows import Row, as_frame
+from analyses.evaluation.evaluate import evaluate, sequences
+from analyses.evaluation.rows import Row, as_frame
 from analyses.tasks.classification import Classification
 from cachetool import Edit
 from cachetool.cli import build, console
@@ -115,7 +115,7 @@ def test_measuring_again_reads_outcomes_from_disk(
     def forbidden(*arguments: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(analyses.outcomes, "write_netcdf", forbidden)
+    monkeypatch.setattr(analyses.evaluation.outcomes, "write_netcdf", forbidden)
     monkeypatch.setattr(Classification, "fit", forbidden)
     again = evaluate(
         small.cache, small.train, refit=[Edit("registers", "mean", 6)], resamples=500, calibration=small.calibration

@@ -6,7 +6,7 @@ import pytest
 import torch
 import xarray as xr
 
-from analyses.readouts import Readout, final_cls, readable_features
+from analyses.tasks.readouts import Readout, final_cls, readable_features
 from cachetool.errors import IncompleteError, UnknownNameError
 
 WRITTEN = ["cls", "cls@9", "registers", "registers:2", "registers:0@3", "patches", "patches@0", "cls+patches@11"]

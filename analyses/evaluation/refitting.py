@@ -15,9 +15,9 @@ from typing import Any
 import xarray as xr
 
 import cachetool
-from analyses.arms import edit_of
-from analyses.outcomes import FittedHead
-from analyses.task import Task
+from analyses.evaluation.arms import edit_of
+from analyses.evaluation.outcomes import FittedHead
+from analyses.tasks.base import Task
 from cachetool import Edit
 from cachetool.annotations import Annotations
 from cachetool.edits import parse_replacement

@@ -17,7 +17,7 @@ from typing import Any
 import xarray as xr
 
 from analyses.netcdf import read_netcdf, write_netcdf
-from analyses.task import Task
+from analyses.tasks.base import Task
 from cachetool.annotations import Annotations
 from cachetool.places import cache_of_run, outcomes_directory
 

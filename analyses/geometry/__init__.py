@@ -1,0 +1,1 @@
+"""Where tokens lie and how far edits move them: cosines, norms, ranks, similarities."""
