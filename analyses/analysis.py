@@ -76,7 +76,7 @@ class Analysis:
             if not _fits(value, self.options[name])
         ]
         if wrong:
-            raise InvalidEditError(f"{self.name}: expected a value of the type of the default, found {', '.join(wrong)}")
+            raise InvalidEditError(f"{self.name}: expected values of the defaults' types, found {', '.join(wrong)}")
         return parsed
 
 

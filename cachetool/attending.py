@@ -22,7 +22,7 @@ from cachetool.query import open_store, store_path
 from cachetool.replaying import open_backbone
 from cachetool.store import StoreReader
 
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 8 * 2**20
 """Aim for the size of one chunk: dask holds a few per thread, and larger batches are no faster on a CPU."""
 
 
@@ -39,7 +39,8 @@ def attention(
     ----------
     store
         A cache, or a run that kept the states asked for (`--keep`), as a path or opened. In a run, tokens are those
-        after the edit, and tokens that were removed or knocked out are no keys in the blocks of the edit.
+        after the edit, and tokens that were removed or knocked out are no keys in the blocks of the edit. Of an opened
+        store, only the images and states that it was restricted to.
     layers
         The block or blocks; block k reads state k. By default all whose state is stored.
     weights
@@ -69,6 +70,8 @@ def attention(
     spec = reader.spec
     cache = spec if spec.kind == "cache" else StoreReader(places.cache_of_run(path)).spec
     depth = int(cache.facts.get("depth", cache.layers[-1]))
+    if layers is None and isinstance(store, xr.Dataset):
+        layers = [layer for layer in np.atleast_1d(store.layer.values).tolist() if layer in _whole(reader, depth)]
     chosen = _choose(reader, layers, depth)
     backbone = open_backbone(cache, weights)
     hidden = _hidden_keys(path, reader, depth)
@@ -83,7 +86,7 @@ def attention(
 
     shape = (len(spec.images), len(chosen), backbone.heads, spec.layout.tokens, spec.layout.tokens)
     types = np.array([name for name in spec.layout.types for _ in range(spec.layout.count(name))], dtype=object)
-    return xr.DataArray(
+    found = xr.DataArray(
         _lazy(read, chosen, shape, spec.block, f"{path}-{tokenize(spec.key, depth, device)}"),
         dims=("image", "layer", "head", "query", "key"),
         coords={
@@ -94,14 +97,26 @@ def attention(
         },
         name="attention",
     )
+    return _restrict(found, store) if isinstance(store, xr.Dataset) else found
+
+
+def _restrict(found: xr.DataArray, store: xr.Dataset) -> xr.DataArray:
+    """The images of an opened store, in its order."""
+    position = {image_id: index for index, image_id in enumerate(found.image_id.values.tolist())}
+    chosen = [position[image_id] for image_id in np.atleast_1d(store.image_id.values).tolist()]
+    return found if chosen == list(range(len(position))) else found.isel(image=chosen)
+
+
+def _whole(reader: StoreReader, depth: int) -> list[int]:
+    """The states that are the input of a block and hold all token types."""
+    stored = reader.spec.token_types
+    held = [set(reader.coverage(name)) if name in stored else set() for name in reader.spec.layout.types]
+    return sorted(set.intersection(*held) - {depth})
 
 
 def _choose(reader: StoreReader, layers: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """The blocks asked for, whose states must be whole."""
-    held = [
-        set(reader.coverage(name)) if name in reader.spec.token_types else set() for name in reader.spec.layout.types
-    ]
-    whole = sorted(set.intersection(*held) - {depth})
+    whole = _whole(reader, depth)
     if layers is None:
         wanted: tuple[int, ...] = tuple(whole)
     else:

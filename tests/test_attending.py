@@ -124,6 +124,14 @@ def test_chunks_give_the_same_values(cache: xr.Dataset, monkeypatch: pytest.Monk
     np.testing.assert_allclose(parts.values, whole.values, atol=1e-6)
 
 
+def test_an_opened_store_is_taken_as_it_was_restricted(cache: xr.Dataset) -> None:
+    whole = cachetool.attention(cache)
+    part = cachetool.attention(cache.isel(image=[4, 1]).sel(layer=[0, 3, 12]))
+    assert part.layer.values.tolist() == [0, 3]
+    assert part.image_id.values.tolist() == cache.image_id.values[[4, 1]].tolist()
+    np.testing.assert_array_equal(part.values, whole.sel(layer=[0, 3]).values[[4, 1]])
+
+
 def test_what_cannot_be_computed_is_refused(cache: xr.Dataset) -> None:
     with pytest.raises(InvalidEditError, match="blocks run from 0 to 11, found 12, 13"):
         cachetool.attention(cache, [3, 12, 13])
