@@ -67,8 +67,11 @@ def command(
     """
     from analyses.evaluation.evaluate import evaluate
     from analyses.evaluation.rows import write_table
+    from analyses.table_files import check_directory
     from cachetool.places import find_cache
 
+    if output_directory is not None:
+        check_directory(output_directory)
     path = find_cache(cache, root)
     with progress() as events:
         rows = evaluate(

@@ -94,6 +94,7 @@ def command(
     from analyses.study.parts import take_apart
     from analyses.study.plan import plan_study
     from analyses.study.run import run_study
+    from analyses.table_files import check_directory
 
     parts = take_apart(chosen, root=root, device=device)
     plan = plan_study(chosen, parts=parts, root=root, device=device)
@@ -106,9 +107,11 @@ def command(
         return
     errors.print(plan.table())
     _say("notes", plan.notes)
+    directory = output_directory or Path("studies") / chosen.name
+    check_directory(directory)
     with progress() as events:
         result = run_study(chosen, parts=parts, root=root, device=device, workers=workers, events=events)
-    _report(result, output_directory or Path("studies") / chosen.name, figures=figures, as_json=as_json)
+    _report(result, directory, figures=figures, as_json=as_json)
 
 
 def _print(file: Path, options: dict[str, Any]) -> None:
@@ -141,8 +144,7 @@ def _report(result: StudyResult, directory: Path, *, figures: bool, as_json: boo
         )
         return
     for table in summary(result):
-        # Rows of four tasks do not fit into the 80 columns that are assumed where there is no terminal.
-        errors.print(table, width=None if errors.is_terminal else 150)
+        errors.print(table)
     _say("notes", list(result.notes))
     if study_table(result).published_source.any():
         errors.print(f"published numbers: {published_note()}", markup=False)

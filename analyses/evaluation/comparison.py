@@ -47,6 +47,7 @@ def compare_runs(
     *,
     cache: xr.Dataset,
     train: str = "",
+    training_overlap: float = _NAN,
     floors: Mapping[str, xr.Dataset] | None = None,
     statistics: Statistics | None = None,
 ) -> list[Row]:
@@ -60,6 +61,8 @@ def compare_runs(
         The evaluated cache.
     train
         Name of the data set that the head was fitted on.
+    training_overlap
+        Number of evaluated images that are among its training images.
     floors
         Outcomes by name of predictions that look at no feature; compared with the first intact arm.
     statistics
@@ -90,7 +93,7 @@ def compare_runs(
             resamples=how.resamples,
             seed=how.seed,
         )
-        context = _Context(task, metric, cache, train, how.confidence)
+        context = _Context(task, metric, cache, train, training_overlap, how.confidence)
         intact = [context.intact(arm, one) for arm, one in zip(arms, found, strict=False) if _is_intact(arm)]
         below = [context.floor(name, one) for name, one in zip(given, found[len(arms) :], strict=True)]
         edited = [(arm, one) for arm, one in zip(arms, found, strict=False) if not _is_intact(arm)]
@@ -120,6 +123,7 @@ class _Context:
     metric: Metric
     cache: xr.Dataset
     train: str
+    training_overlap: float
     confidence: float
 
     @property
@@ -219,6 +223,7 @@ class _Context:
             # The place of a calibration is among the facts of the run; tables do not depend on it.
             calibration=", ".join(dict.fromkeys(PurePath(entry["path"]).name for entry in calibrations)),
             calibration_overlap=max((float(entry["overlap"]) for entry in calibrations), default=_NAN),
+            training_overlap=self.training_overlap if self.task.fitted else _NAN,
             oracle=any(bool(entry["oracle"]) for entry in facts),
             by_construction=by_construction,
             note=note,

@@ -102,6 +102,11 @@ def evaluate(
     if train is not None:
         store = train if isinstance(train, xr.Dataset) else cachetool.open(train)
         training = Training(store, cachetool.open_annotations(store), calibration=calibration, replaying=replaying)
+        if shared := _shared_images(opened, store):
+            listener.message(
+                f"{shared} of {opened.sizes['image']} evaluated images are training images too, by content: tasks with "
+                "heads overstate what the features allow; name a cache of other images with --train"
+            )
     measuring = _Measuring(opened, annotations, stores, training, refit, statistics, listener)
     found_obstacles = {task.name: measuring.obstacle(task) for task in chosen}
     able = [task for task in chosen if found_obstacles[task.name] is None]
@@ -196,6 +201,7 @@ class _Measuring:
             found,
             cache=self.cache,
             train="" if self.training is None else dataset_label(self.training.store),
+            training_overlap=np.nan if self.training is None else _shared_images(self.cache, self.training.store),
             floors=task.floors(self.annotations),
             statistics=self.statistics,
         )
@@ -239,6 +245,11 @@ def _tasks(tasks: Sequence[str | Task] | None, weights: str | Path | None) -> li
         replace(task, weights=str(weights)) if isinstance(task, OwnHead) and weights is not None else task
         for task in chosen
     ]
+
+
+def _shared_images(cache: xr.Dataset, train: xr.Dataset) -> int:
+    """Number of a cache's images whose content is among those of a training cache."""
+    return int(np.isin(cache.content_sha256.values.astype(str), train.content_sha256.values.astype(str)).sum())
 
 
 def _of_all_images(cache: xr.Dataset, runs: Sequence[xr.Dataset], events: Events) -> list[xr.Dataset]:

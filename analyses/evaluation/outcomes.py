@@ -120,8 +120,12 @@ def outcome_path(task: Task, store: xr.Dataset, key: dict[str, Any]) -> Path:
     own = Path(store.attrs["cachetool_path"])
     cache = own if store.attrs["kind"] == "cache" else cache_of_run(own)
     digest = hashlib.sha256(_canonical(key).encode()).hexdigest()[:8]
-    task_folder = re.sub(r"[^A-Za-z0-9_.+@-]+", "-", task.name)
-    return outcomes_directory(cache) / task_folder / f"{own.name.removesuffix('.zarr')}.{digest}.nc"
+    return outcomes_directory(cache) / task_folder(task.name) / f"{own.name.removesuffix('.zarr')}.{digest}.nc"
+
+
+def task_folder(task: str) -> str:
+    """Folder of a task's outcomes, from its name."""
+    return re.sub(r"[^A-Za-z0-9_.+@-]+", "-", task)
 
 
 def _read(path: Path, key: dict[str, Any]) -> xr.Dataset | None:

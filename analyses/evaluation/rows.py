@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.netcdf import write_netcdf
+from analyses.table_files import write_both
 
 Head = Literal["intact", "refit"]
 """What the head of a fitted task was fitted on: intact training features, or features under the same edit."""
@@ -97,6 +97,8 @@ class Row:
     """File of the calibration that values and distances come from."""
     calibration_overlap: float
     """Number of evaluated images that are calibration images too."""
+    training_overlap: float
+    """Number of evaluated images that the head was fitted on too; NaN for tasks without a head."""
     oracle: bool
     """Whether the replacement injects the image's label."""
     by_construction: bool
@@ -106,10 +108,15 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values; numbers that are not finite are null."""
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
+        return json_values(asdict(self))
+
+
+def json_values(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Values by name; numbers that are not finite are null."""
+    return {
+        str(name): None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def as_frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -130,8 +137,4 @@ def as_dataset(rows: Sequence[Row]) -> xr.Dataset:
 
 def write_table(rows: Sequence[Row], path: Path) -> tuple[Path, Path]:
     """Write the rows as CSV and as netCDF-4; `path` has no ending. Returns the two paths."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table, labelled = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.nc")
-    as_frame(rows).to_csv(table, index=False)
-    write_netcdf(as_dataset(rows), labelled)
-    return table, labelled
+    return write_both(as_frame(rows), as_dataset(rows), path)

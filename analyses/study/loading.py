@@ -53,6 +53,7 @@ def read_document(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
     Raises `UnknownNameError` for text that is no TOML and for studies that extend each other.
     """
+    path = path.resolve()
     if path in _above:
         raise UnknownNameError(
             f"these studies extend each other: {', '.join(map(str, (*_above, path)))}; break the circle"

@@ -7,6 +7,7 @@ from analyses.tasks.base import Task
 from analyses.tasks.classification import Classification
 from analyses.tasks.correspondence import Correspondence
 from analyses.tasks.head import OwnHead
+from analyses.tasks.readouts import Readout
 from analyses.tasks.retrieval import Retrieval
 from analyses.tasks.segmentation import Segmentation
 from cachetool.tokens import TokenLayout
@@ -20,6 +21,9 @@ def task_obstacle(task: Task, evaluated: FirstImages, train: FirstImages | None,
     absent = [name for name in task.tokens if name not in layout.types]
     if absent:
         return f"the model has no {', '.join(absent)}, but {', '.join(layout.types)}"
+    readout = Readout.parse(task.settings["readout"]) if "readout" in task.settings else None
+    if readout is not None and (readout.register or 0) >= max(layout.registers, 1):
+        return f"the model has {layout.registers} registers, numbered from 0: there is no register {readout.register}"
     sets = [evaluated, *([train] if task.fitted and train is not None else [])]
     return next((reason for images in sets if (reason := _lacking(task, images)) is not None), None)
 

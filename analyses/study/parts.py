@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import cachetool
+from analyses.evaluation.evaluate import sequences
 from analyses.study.definition import Study, StudyData, StudyModel
 from analyses.study.edits import Expansion, PlannedEdit, expand
 from analyses.study.labels import FirstImages, split_by_labels
@@ -15,8 +16,10 @@ from analyses.study.needs import States, calibration_states, replay_states, trai
 from analyses.tasks import parse_task
 from analyses.tasks.base import Task
 from cachetool.datasets import Dataset
-from cachetool.errors import MissingDataError
+from cachetool.edits import parse_replacement
+from cachetool.errors import CachetoolError, MissingDataError
 from cachetool.extraction import Request, prepare
+from cachetool.store import differences
 from cachetool.tokens import TokenLayout
 
 
@@ -31,7 +34,8 @@ class CacheUse:
     asked: int
     """Images that the study asks for, counted from the first."""
     images: int
-    """Images that it has to hold: those asked for, or all that it holds already, as replays run on all of them."""
+    """Images that it has to hold: those asked for; of evaluated and training images all that it holds already, as
+    replays and heads use all of them."""
     path: Path
     """Where it lies or will lie."""
     states: States
@@ -44,14 +48,16 @@ class CacheUse:
     @property
     def bytes_on_disk(self) -> int:
         """Size of its activations in float16, in bytes; chunks are rounded up beyond that."""
-        return sum(2 * self._values(name) * len(layers) for name, layers in self.states.items())
+        return sum(self.images * self.bytes_per_image[name] * len(layers) for name, layers in self.states.items())
+
+    @property
+    def bytes_per_image(self) -> dict[str, int]:
+        """Size of one image at one state in float16, by token type, in bytes."""
+        return {name: 2 * self.layout.count(name) * self.channels for name in self.layout.types}
 
     def bytes_of_run(self, tokens: tuple[str, ...]) -> int:
         """Size of the last state of these token types, in bytes."""
-        return sum(2 * self._values(name) for name in tokens)
-
-    def _values(self, token_type: str) -> int:
-        return prod((self.images, self.layout.count(token_type), self.channels))
+        return sum(self.images * self.bytes_per_image[name] for name in tokens)
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ def _part(study: Study, model: StudyModel, data: StudyData, opener: _Opener) -> 
         evaluated.first(evaluated.images(data.limit)),
         calibrated.first(calibrated.asked(calibration.limit)),
     )
+    _check_early(data, edits, evaluated.dataset.image_ids[: evaluated.images(data.limit)])
     tokens = tuple(name for name in evaluated.layout.types if any(name in task.tokens for task in tasks))
     fitted = tuple(name for name in tokens if any(name in task.tokens for task in tasks if task.fitted))
     plain, depth = [planned.edit for planned in edits], evaluated.depth
@@ -137,11 +144,29 @@ def _part(study: Study, model: StudyModel, data: StudyData, opener: _Opener) -> 
         depth=depth,
         evaluated=use,
         train=train,
-        calibration=calibrated.use(model, calibration.data, calibration.limit, calibration_states(plain, depth)),
+        calibration=calibrated.use(
+            model, calibration.data, calibration.limit, calibration_states(plain, depth), whole=False
+        ),
         tokens=tokens,
         edits=edits,
-        notes=(*unmeasurable, *expansion.skipped, *unlabelled, *_grown(use, train)),
+        notes=tuple(dict.fromkeys((*unmeasurable, *expansion.skipped, *unlabelled, *_grown(use, train)))),
     )
+
+
+def _check_early(data: StudyData, edits: Sequence[PlannedEdit], image_ids: Sequence[str]) -> None:
+    """Refuse what would stop the study after hours: files, donors and sequences that are not there."""
+    problems: list[str] = []
+    for name in dict.fromkeys(planned.edit.replacement for planned in edits):
+        try:
+            parse_replacement(name).check_early(image_ids)
+        except CachetoolError as error:
+            problems.append(str(error))
+    try:
+        sequences(image_ids, data.group_by or None)
+    except CachetoolError as error:
+        problems.append(str(error))
+    if problems:
+        raise MissingDataError(f"{data.evaluate}:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
 def _split_tasks(data: StudyData, evaluated: _Opened, train: _Opened | None) -> tuple[list[Task], list[str]]:
@@ -192,11 +217,13 @@ class _Opened:
         """The first images of the data set."""
         return FirstImages(self.dataset, images)
 
-    def use(self, model: StudyModel, dataset: str, limit: int | None, states: States) -> CacheUse:
-        """The cache with the states that it has to hold."""
-        return CacheUse(
-            model, dataset, self.asked(limit), self.images(limit), self.path, states, self.layout, self.channels
-        )
+    def use(
+        self, model: StudyModel, dataset: str, limit: int | None, states: States, *, whole: bool = True
+    ) -> CacheUse:
+        """The cache with the states that it has to hold, for all its images or (`whole=False`) those asked for."""
+        asked = self.asked(limit)
+        images = self.images(limit) if whole else asked
+        return CacheUse(model, dataset, asked, images, self.path, states, self.layout, self.channels)
 
 
 class _Opener:
@@ -214,11 +241,24 @@ class _Opener:
         except MissingDataError as error:
             self.missing += str(error).split("\n")
 
+    def _compare_key(self, model: StudyModel, request: Request) -> None:
+        """Note a cache that was made of other weights, images or at another size: it would stop the study later."""
+        if not (request.path / "zarr.json").is_file():
+            return
+        held = cachetool.open(request.path).attrs["key"]
+        if different := differences(request.spec.key, held):
+            listing = "\n".join(f"  {line}" for line in different)
+            self.missing.append(
+                f"{request.path} holds another cache than needed (here = asked for now, there = on disk):\n"
+                f"{listing}\nname another place with `cache` in its [[models]] table, or another --root"
+            )
+
     def open(self, model: StudyModel, dataset: str) -> _Opened:
         """Look at one image only: hashing all of them can wait until they are extracted."""
         if (model, dataset) not in self._opened:
             request = open_request(model, dataset, self._root, self._device)
             backbone = request.backbone
+            self._compare_key(model, request)
             self._opened[model, dataset] = _Opened(
                 request.dataset,
                 backbone.layout,

@@ -36,8 +36,10 @@ class CachePlan:
     """How many of them it holds, at all states asked for."""
     states: dict[str, list[int]]
     """States by token type."""
+    image_bytes: dict[str, int]
+    """Size of one image at one state, by token type, in bytes."""
     disk_bytes: int
-    """Size of the activations, stored ones included, in bytes."""
+    """Size of the activations, stored ones included, in bytes; less than a block of images more may be written."""
     extraction_seconds: float
     """Predicted time of the forward passes that are left."""
 
@@ -88,15 +90,24 @@ class StudyPlan:
     @property
     def seconds(self) -> float:
         """Predicted time of forward passes and replays; decoding, fitting heads and measuring come on top."""
-        # Caches that several parts share are extracted once.
-        caches = {cache.path: cache.extraction_seconds for part in self.parts for cache in part.caches}
-        return sum(caches.values()) + sum(part.replay_seconds for part in self.parts)
+        # Parts may share a cache, and one cache may serve as training and calibration images at different states.
+        passes = {
+            (cache.path, cache.images, str(cache.states)): cache.extraction_seconds
+            for part in self.parts
+            for cache in part.caches
+        }
+        return sum(passes.values()) + sum(part.replay_seconds for part in self.parts)
 
     @property
     def disk_bytes(self) -> int:
         """Size of all caches and runs, in bytes."""
-        caches = {cache.path: cache.disk_bytes for part in self.parts for cache in part.caches}
-        return sum(caches.values()) + sum(part.run_bytes for part in self.parts)
+        states: dict[tuple[str, str, int], int] = {}
+        for cache in (cache for part in self.parts for cache in part.caches):
+            for name, layers in cache.states.items():
+                for layer in layers:
+                    state = cache.path, name, layer
+                    states[state] = max(states.get(state, 0), cache.images * cache.image_bytes[name])
+        return sum(states.values()) + sum(part.run_bytes for part in self.parts)
 
     @property
     def notes(self) -> list[str]:
@@ -203,6 +214,7 @@ def _plan_cache(role: str, use: CacheUse, seconds: float) -> CachePlan:
         images=use.images,
         images_stored=stored,
         states={name: list(layers) for name, layers in use.states.items()},
+        image_bytes=use.bytes_per_image,
         disk_bytes=use.bytes_on_disk,
         extraction_seconds=(use.images - stored) * seconds * len(passes(use.states)),
     )

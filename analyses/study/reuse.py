@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 import cachetool
+from analyses.evaluation.outcomes import task_folder
 from analyses.study.parts import CacheUse, Part
 from analyses.study.run import calibration_path
 from cachetool import Edit
@@ -16,7 +17,7 @@ from cachetool.places import outcomes_directory
 
 
 def stored_images(use: CacheUse) -> int:
-    """How many of its images a cache holds at all states asked for, from its own record of finished blocks."""
+    """How many of the images asked for a cache holds at all states asked for, from its record of finished blocks."""
     if not (use.path / "zarr.json").is_file():
         return 0
     with xr.open_zarr(use.path) as store:
@@ -28,7 +29,7 @@ def stored_images(use: CacheUse) -> int:
             held = store.complete.sel(token_type=name, layer=list(layers))
             finished &= held.all("layer").values
         first = np.arange(store.sizes["block"]) * block
-        images = np.minimum(first + block, store.sizes["image"]) - first
+        images = np.clip(np.minimum(store.sizes["image"], use.images) - first, 0, block)
         return int(images[finished].sum())
 
 
@@ -59,6 +60,7 @@ def finished_replays(part: Part, calibration: Path | None) -> dict[Edit, Path]:
 
 
 def count_measurements(part: Part, runs: Iterable[Path]) -> int:
-    """Files of outcomes that bear the names of these runs; `analyses.evaluation.outcomes` compares their keys."""
-    names = [path.name for path in outcomes_directory(part.evaluated.path).glob("*/*.nc")]
+    """Files of the tasks' outcomes that bear the names of these runs; their keys are compared when they are read."""
+    folders = [outcomes_directory(part.evaluated.path) / task_folder(task) for task in part.tasks]
+    names = [path.name for folder in folders for path in folder.glob("*.nc")]
     return sum(name.startswith(f"{run.stem}.") for run in runs for name in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,10 @@ import pandas as pd
 import xarray as xr
 
 from analyses.evaluation.arms import edit_label
-from analyses.evaluation.rows import as_dataset, as_frame
-from analyses.netcdf import write_netcdf
+from analyses.evaluation.rows import as_dataset, as_frame, json_values
 from analyses.study.published import published_note, published_of
 from analyses.study.run import MeasuredPart, StudyResult
+from analyses.table_files import write_both
 from analyses.tasks import parse_task
 
 if TYPE_CHECKING:
@@ -39,13 +38,7 @@ def study_table(result: StudyResult) -> pd.DataFrame:
 
 def study_rows(result: StudyResult) -> list[dict[str, Any]]:
     """The same table as JSON values; numbers that are not finite are null."""
-    return [
-        {
-            str(name): None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in row.items()
-        }
-        for row in study_table(result).to_dict("records")
-    ]
+    return [json_values(row) for row in study_table(result).to_dict("records")]
 
 
 def study_dataset(result: StudyResult) -> xr.Dataset:
@@ -60,11 +53,8 @@ def study_dataset(result: StudyResult) -> xr.Dataset:
 
 def write_study(result: StudyResult, directory: Path) -> dict[str, Path]:
     """Write `table.csv` and `table.nc` into a directory. Returns their paths by ending."""
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = {"csv": directory / "table.csv", "nc": directory / "table.nc"}
-    study_table(result).to_csv(paths["csv"], index=False)
-    write_netcdf(study_dataset(result), paths["nc"])
-    return paths
+    table, labelled = write_both(study_table(result), study_dataset(result), directory / "table")
+    return {"csv": table, "nc": labelled}
 
 
 def summary(result: StudyResult) -> list[Table]:
@@ -73,9 +63,11 @@ def summary(result: StudyResult) -> list[Table]:
 
 
 def _own_columns(study: str, measured: MeasuredPart) -> pd.DataFrame:
-    groups: dict[tuple[str, int], tuple[str, ...]] = {
-        (edit_label(planned.edit), planned.edit.from_layer): planned.groups for planned in measured.part.edits
-    }
+    groups: dict[tuple[str, int], dict[str, None]] = {}
+    for planned in measured.part.edits:
+        # One row stands for all seeds of an edit, and groups may ask for different numbers of seeds.
+        label = edit_label(planned.edit), planned.edit.from_layer
+        groups.setdefault(label, {}).update(dict.fromkeys(planned.groups))
     headlines = {name: parse_task(name).metrics[0].name for name in measured.part.tasks}
     columns: dict[str, list[object]] = {name: [] for name in OWN_COLUMNS}
     for row in measured.rows:
@@ -83,7 +75,7 @@ def _own_columns(study: str, measured: MeasuredPart) -> pd.DataFrame:
         named = replace(row, model=measured.part.model.name)
         published = published_of(named, headlines[row.task], measured.part.depth)
         columns["study"].append(study)
-        columns["groups"].append("; ".join(groups.get((row.edit, row.from_layer), ())))
+        columns["groups"].append("; ".join(groups.get((row.edit, row.from_layer), {})))
         columns["published"].append(published.value)
         columns["published_drop_pp"].append(published.drop_pp)
         columns["delta_pp"].append(row.difference_pp + published.drop_pp)

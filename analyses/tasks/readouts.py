@@ -102,11 +102,6 @@ class Readout:
         return tokens.mean(each) if each in tokens.dims else tokens
 
 
-def final_cls(store: xr.Dataset) -> xr.DataArray:
-    """The [CLS] token after the model's final norm, float32 (image, channel), lazy, of a cache or a run."""
-    return read_state(store, "cls")
-
-
 def readable_features(readout: Readout, store: xr.Dataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Read the images that could be decoded.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from cachetool.errors import UnknownNameError
 
-output = Console(emoji=False)
+WIDTH = 150
+"""Columns where output goes into a file or pipe: rich would take 80, and break tables of results."""
+
+output = Console(emoji=False, width=None if sys.stdout.isatty() else WIDTH)
 """Results."""
-errors = Console(stderr=True, emoji=False)
+errors = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else WIDTH)
 """Progress, messages and errors: standard output stays clean for `--json` and pipes."""
 
 EXIT_INTERRUPTED = 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
@@ -61,6 +62,12 @@ class Replacement(ABC):
 
     def check(self, sources: Sources, edit: Edit) -> None:  # noqa: B027 - most replacements have nothing more to check
         """Refuse, before any work is done, what cannot be carried out on these sources (`InvalidEditError`)."""
+
+    def check_early(self, image_ids: Sequence[str]) -> None:  # noqa: B027 - most replacements need nothing besides
+        """Refuse what is known to be missing before there is a cache: files, or donors among the images to be edited.
+
+        Raises `MissingDataError` or `InvalidEditError`.
+        """
 
     def key_parts(self, sources: Sources, edit: Edit) -> dict[str, str]:
         """What the result depends on beyond the edit and its cache, by name: digests of files, calibrations, caches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -71,6 +72,10 @@ class Add(Replacement):
         if not np.isfinite(direction).all():
             raise InvalidEditError(f"'add' needs finite numbers, but {self.path!r} holds NaN or infinity")
         return direction
+
+    def check_early(self, image_ids: Sequence[str]) -> None:
+        """Refuse a file that is absent or holds no direction."""
+        _ = self.direction
 
     def check(self, sources: Sources, edit: Edit) -> None:
         """Refuse a direction of another shape than the model's states."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -54,6 +55,10 @@ class Interpolate(Replacement):
     def check(self, sources: Sources, edit: Edit) -> None:
         """What the other replacement checks."""
         self.other.check(sources, edit)
+
+    def check_early(self, image_ids: Sequence[str]) -> None:
+        """What the other replacement checks."""
+        self.other.check_early(image_ids)
 
     def key_parts(self, sources: Sources, edit: Edit) -> dict[str, str]:
         """What the other replacement depends on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,7 +14,7 @@ from cachetool.edits.edit import Edit
 from cachetool.edits.grammar import listed
 from cachetool.edits.selection import Selection
 from cachetool.edits.sources import Sources
-from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.errors import IncompleteError, InvalidEditError, MissingDataError
 
 SAME = "same"
 """Stands for the image of the same id, in a second cache: clean and corrupted pairs."""
@@ -51,6 +53,13 @@ class Patch(Replacement):
                 "'patch:same' alone puts each token in its own place; name a second cache: patch:same@CACHE.zarr"
             )
         return cls(image_id, cache if named else None)
+
+    def check_early(self, image_ids: Sequence[str]) -> None:
+        """Refuse a second cache that is absent, and a donor that is not among the edited images."""
+        if self.cache is not None and not (Path(self.cache) / "zarr.json").is_file():
+            raise MissingDataError(f"{str(self)!r} needs the cache {self.cache!r}, but there is none")
+        if self.cache is None and self.image_id not in image_ids:
+            raise MissingDataError(f"{str(self)!r} needs an image that is not among the edited ones")
 
     def check(self, sources: Sources, edit: Edit) -> None:
         """Refuse images that the donor cache lacks, and a donor cache of another shape or without the edited states."""

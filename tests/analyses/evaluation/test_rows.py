@@ -47,6 +47,7 @@ ROW = Row(
     certificate=2.5e-4,
     calibration="other.zarr",
     calibration_overlap=0.0,
+    training_overlap=0.0,
     oracle=False,
     by_construction=False,
     note="",

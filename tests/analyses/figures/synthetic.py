@@ -105,6 +105,7 @@ def _row(model: str, dataset: str, task: str, metric: str, edit: Edit, head: str
         certificate=0.0,
         calibration="c",
         calibration_overlap=0.0,
+        training_overlap=0.0,
         oracle=not unedited and edit.build().oracle,
         by_construction=by_construction,
         note="",

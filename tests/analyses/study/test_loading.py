@@ -152,3 +152,11 @@ def test_wrong_names_and_files(tmp_path: Path) -> None:
         load_study(str(write(tmp_path, "extends = 3")))
     with pytest.raises(UnknownNameError, match=r"models: expected a list of a table, found \{"):
         parse_study({"models": {"name": "x"}}, "here")
+
+
+def test_a_circle_is_found_however_its_paths_are_written(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "a.toml").write_text('extends = "../d/a.toml"')
+    with pytest.raises(UnknownNameError, match="these studies extend each other"):
+        load_study(str(folder / "a.toml"))

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cachetool
 from analyses.study.definition import CalibrationData, EditGroup, Study, StudyData, StudyModel
 from analyses.study.parts import Part, take_apart
 from cachetool import Edit
 from cachetool.errors import MissingDataError
+from tests.reference.plain_models import save_weights
 
 DATA = StudyData("shapes#val", ("retrieval",), limit=30)
 STUDY = Study(
@@ -89,3 +91,44 @@ def test_names_of_caches_keep_models_apart(tmp_path: Path) -> None:
     parts = take_apart(replace(STUDY, models=models), root=tmp_path)
     assert [part.name for part in parts] == ["tiny-reg on shapes#val", "again on shapes#val"]
     assert [part.evaluated.path.name for part in parts] == ["tiny-reg.zarr", "again.zarr"]
+
+
+def test_what_would_stop_a_study_after_hours_is_named_before_it_begins(tmp_path: Path) -> None:
+    data = replace(DATA, tasks=("retrieval", "classification:registers:9"), train="shapes#train", group_by="(zzz)")
+    absent = ("add:nowhere.npy", "interpolate:patch:nobody:0.5", "patch:nobody")
+    lost = EditGroup("lost", ("registers",), absent, (6,))
+    gone = EditGroup("gone", ("registers",), (f"patch:same@{tmp_path / 'no.zarr'}",), (6,))
+    with pytest.raises(MissingDataError) as refused:
+        take_apart(replace(STUDY, data=(data,), edits=(lost, gone)), root=tmp_path)
+    for text in ("'nowhere.npy', but there is no such", "'patch:nobody' needs an image", "no.zarr', but there is none"):
+        assert text in str(refused.value)
+    assert "'(zzz)' finds no sequence in 30 of 30 image ids" in str(refused.value)
+    part = part_of(replace(STUDY, data=(replace(data, group_by=""),)), tmp_path)
+    assert part.notes == (
+        "classification:registers:9: the model has 4 registers, numbered from 0: there is no register 9",
+    )
+
+
+def test_a_note_is_there_once(tmp_path: Path) -> None:
+    model = StudyModel("timm:vit_tiny_patch16_224", weights=str(_weights(tmp_path)))
+    edits = (EditGroup("registers", ("registers", "registers:0", "cls"), ("zero",), (6,)),)
+    part = part_of(replace(STUDY, models=(model,), edits=edits), tmp_path)
+    assert len(set(part.notes)) == len(part.notes)
+    assert any("registers" in note for note in part.notes)
+
+
+def _weights(folder: Path) -> Path:
+    import timm
+
+    return save_weights(timm.create_model("vit_tiny_patch16_224", num_classes=0), folder / "weights.safetensors")
+
+
+def test_a_cache_of_another_key_is_named_before_anything_is_done(tmp_path: Path) -> None:
+    cachetool.extract("tiny-reg", "shapes#val", limit=4, layers=[12], root=tmp_path, workers=0)
+    other = replace(STUDY, models=(StudyModel("tiny-reg", image_size=48),))
+    with pytest.raises(MissingDataError) as refused:
+        take_apart(other, root=tmp_path)
+    assert "holds another cache" in str(refused.value)
+    assert "transform" in str(refused.value)
+    assert "name another place with `cache`" in str(refused.value)
+    take_apart(STUDY, root=tmp_path)

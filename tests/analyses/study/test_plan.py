@@ -95,3 +95,25 @@ def test_a_plan_is_json(definition: Path, tmp_path: Path) -> None:
     assert document["plan"] == "small"
     assert document["parts"][0]["replays"] == len(STARTS)
     assert document["seconds"] == plan.seconds
+
+
+def test_only_measurements_of_the_planned_tasks_count(finished: Finished) -> None:
+    study = load_study(str(finished.file))
+    fewer = replace(study, data=tuple(replace(data, tasks=("retrieval",)) for data in study.data))
+    (part,) = plan_study(fewer, root=finished.root).parts
+    assert part.measurements == len(STARTS)
+    assert part.measurements_there <= part.measurements
+
+
+def test_a_cache_of_two_uses_counts_each_state_once(definition: Path, tmp_path: Path) -> None:
+    study = load_study(str(definition))
+    shared = replace(study, calibration=replace(study.calibration, data="shapes#train", limit=CALIBRATED))
+    plan = plan_study(shared, root=tmp_path)
+    (part,) = plan.parts
+    evaluated, train, calibration = part.caches
+    assert train.path == calibration.path
+    # States 1 and 12 of [CLS] and registers are those of the heads already, of more images.
+    twice = 2 * CALIBRATED * CHANNELS * 2 * (1 + REGISTERS)
+    assert plan.disk_bytes == sum(cache.disk_bytes for cache in part.caches) - twice + part.run_bytes
+    assert plan.seconds == sum(cache.extraction_seconds for cache in part.caches) + part.replay_seconds
+    assert evaluated.path != train.path

@@ -13,6 +13,8 @@ import cachetool
 from analyses.study.definition import EditGroup
 from analyses.study.loading import load_study
 from analyses.study.narrowing import narrow
+from analyses.study.parts import take_apart
+from analyses.study.plan import plan_study
 from analyses.study.run import run_study
 from cachetool import Edit
 from cachetool.errors import InvalidEditError, MissingDataError
@@ -156,3 +158,27 @@ def test_rows_are_those_of_the_edits(finished: Finished) -> None:
         ("[CLS] mean", "classification"),
         ("[CLS] mean", "retrieval"),
     }
+
+
+def test_calibration_images_of_a_larger_cache_are_stored_once(finished: Finished, tmp_path: Path) -> None:
+    """The training cache holds more images than are calibrated on: a second run must not calibrate on all of them."""
+    study = load_study(str(finished.file))
+    shared = replace(study, calibration=replace(study.calibration, data="shapes#train", limit=10))
+    run_study(shared, root=tmp_path, workers=0)
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob("shapes-train/*.zarr/**/*") if path.is_file()}
+    (part,) = take_apart(shared, root=tmp_path)
+    assert (part.calibration.images, part.train.images if part.train else 0) == (10, TRAINING)
+    plan = plan_study(shared, root=tmp_path)
+    assert plan.parts[0].calibration_there
+    assert plan.seconds == 0
+    run_study(shared, root=tmp_path, workers=0)
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+
+
+def test_training_images_among_the_evaluated_ones_are_noted(finished: Finished, tmp_path: Path) -> None:
+    study = load_study(str(finished.file))
+    data = tuple(replace(one, train="shapes", train_limit=EVALUATED, tasks=("classification",)) for one in study.data)
+    edits = tuple(replace(group, refit=False) for group in study.edits[:1])
+    result = run_study(replace(study, data=data, edits=edits), root=tmp_path, workers=0)
+    assert any(f"{EVALUATED} of {EVALUATED} evaluated images are training images too" in note for note in result.notes)
+    assert {row.training_overlap for row in result.parts[0].rows} == {EVALUATED}

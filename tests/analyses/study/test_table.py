@@ -13,8 +13,9 @@ from analyses.evaluation.rows import Row
 from analyses.netcdf import read_netcdf
 from analyses.study.definition import CalibrationData, EditGroup, Study, StudyData, StudyModel
 from analyses.study.edits import PlannedEdit
+from analyses.study.loading import load_study
 from analyses.study.parts import CacheUse, Part
-from analyses.study.run import MeasuredPart, StudyResult
+from analyses.study.run import MeasuredPart, StudyResult, run_study
 from analyses.study.table import OWN_COLUMNS, study_rows, study_table, summary, write_study
 from cachetool import Edit
 from cachetool.tokens import TokenLayout
@@ -31,7 +32,7 @@ INTACT = Row(
     p_value=math.nan, p_holm=math.nan, equivalent_1pp=False, p_equivalence=math.nan, mcnemar_p=math.nan, units=100,
     images=100, confidence=0.95, edited_tokens=math.nan, off_distribution=math.nan,
     off_distribution_mahalanobis=math.nan, off_distribution_neighbour_percentile=math.nan, certificate=0.0,
-    calibration="", calibration_overlap=math.nan,
+    calibration="", calibration_overlap=math.nan, training_overlap=0.0,
     oracle=False, by_construction=False, note="",
 )  # fmt: skip
 ZERO = replace(
@@ -124,3 +125,14 @@ def test_a_summary_shows_changes_of_headline_metrics() -> None:
     assert cells[2] == ["70.0 %", "-20.0 (-22.0 to -18.0)", "-20.0 (no interval) *"]
     assert cells[3] == ["", "", ""]
     assert cells[4] == ["", "99", "99"]
+
+
+def test_groups_are_those_of_all_seeds(finished: Finished) -> None:
+    """One group asks for shuffles under two seeds, another for the same under one: the row belongs to both."""
+    study = load_study(str(finished.file))
+    again = EditGroup("again", ("registers",), ("shuffle",), (1,))
+    result = run_study(replace(study, edits=(*study.edits[:1], again)), root=finished.root)
+    table = study_table(result)
+    shuffles = table[(table["replacement"] == "shuffle")]
+    assert set(shuffles["groups"]) == {"registers replaced; again"}
+    assert set(shuffles["seeds"]) == {2}
