@@ -1,7 +1,8 @@
 """What an analysis is: a function from opened stores to a data set, found by name through entry points.
 
-Its first parameter is the store that is analysed: `run` where a second one, `intact`, is compared with it, else any
-other name. A parameter `train` receives a training cache. All further parameters are options with defaults.
+Its first parameter is the store that is analysed. A parameter `intact` receives the unedited arm that a run is compared
+with, `train` a training cache, `weights` and `device` what `cachetool.attention` takes. All further parameters are
+options with defaults.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import inspect
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import xarray as xr
@@ -46,10 +47,14 @@ class Analysis:
         return "train" in self._parameters
 
     @property
+    def reserved(self) -> set[str]:
+        """Parameters that are no options: stores, and where blocks are run."""
+        return set(self._parameters) & {next(iter(self._parameters)), "intact", "train", "weights", "device"}
+
+    @property
     def options(self) -> dict[str, Any]:
         """Further parameters and their defaults."""
-        positional = {next(iter(self._parameters)), "intact", "train"}
-        return {name: one.default for name, one in self._parameters.items() if name not in positional}
+        return {name: one.default for name, one in self._parameters.items() if name not in self.reserved}
 
     @property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -81,8 +86,8 @@ class Analysis:
 
 
 def analyses() -> dict[str, Analysis]:
-    """All announced analyses by name, in alphabetical order; none is imported before it is asked for its function."""
-    return {point.name: Analysis(point.name, point.load()) for point in sorted(entry_points(group=GROUP))}
+    """All announced analyses by name. Raises `UnknownNameError` where one cannot be loaded."""
+    return {point.name: _load(point) for point in sorted(entry_points(group=GROUP))}
 
 
 def find_analysis(name: str) -> Analysis:
@@ -90,7 +95,17 @@ def find_analysis(name: str) -> Analysis:
     points = {point.name: point for point in entry_points(group=GROUP)}
     if name not in points:
         raise UnknownNameError(f"unknown analysis {name!r}; there are {', '.join(sorted(points))}")
-    return Analysis(name, points[name].load())
+    return _load(points[name])
+
+
+def _load(point: EntryPoint) -> Analysis:
+    """Import an announced analysis; one of another package that cannot be is named."""
+    try:
+        return Analysis(point.name, point.load())
+    except (ImportError, AttributeError) as error:
+        raise UnknownNameError(
+            f"analysis {point.name!r} is announced as {point.value}, which fails: {error}"
+        ) from error
 
 
 def _parse(text: str) -> Any:

@@ -73,6 +73,11 @@ def outcomes_directory(cache: Path) -> Path:
     return _beside(cache, ".outcomes")
 
 
+def analyses_directory(cache: Path) -> Path:
+    """Directory of what analyses found on a cache and its runs."""
+    return _beside(cache, ".analyses")
+
+
 def list_caches(root: Path) -> list[Path]:
     """Paths of all caches below the root, sorted."""
     return sorted(path for path in root.glob("*/*.zarr") if (path / "zarr.json").is_file())
@@ -136,9 +141,10 @@ def remove_store(path: Path) -> None:
     """
     check_removable(path)
     try:
-        for folder in (runs_directory(path), calibrations_directory(path), outcomes_directory(path)):
-            if folder.is_dir():
-                shutil.rmtree(folder)
+        for folder in (runs_directory, calibrations_directory, outcomes_directory, analyses_directory):
+            made = folder(path)
+            if made.is_dir():
+                shutil.rmtree(made)
         shutil.rmtree(path)
     except OSError as error:
         raise StoreError(f"{path} could not be removed as a whole ({error.strerror}: {error.filename})") from error

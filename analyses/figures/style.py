@@ -25,8 +25,8 @@ CHANGE = "change of {metric}\n(percentage points)"
 """Label of an axis of changes."""
 
 _METRICS = {"top1": "top-1 accuracy", "recall@1": "Recall@1", "miou": "mIoU", "pck@0.1": "PCK@0.1"}
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-_COLOURS = (VERMILION, BLUE, GREEN, ORANGE, PURPLE, BLACK, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+COLOURS = (VERMILION, BLUE, GREEN, ORANGE, PURPLE, BLACK, SKY)
 _KNOWN = ("zero", "mean", "shuffle", "noise", "norm-matched", "remove", "knockout")
 _METADATA: dict[str, dict[str, None]] = {
     ".svg": {"Date": None},
@@ -56,7 +56,7 @@ def replacement_styles(replacements: Iterable[str]) -> dict[str, tuple[str, str]
     names = dict.fromkeys((*_KNOWN, *replacements))
     # Seven colours and eight markers repeat at different lengths, so that 56 replacements look different.
     return {
-        name: (_COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)])
+        name: (COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)])
         for position, name in enumerate(names)
     }
 

@@ -1,0 +1,1 @@
+"""What tokens attend to, recomputed from stored states: flow between token types, and how edits change it."""

@@ -1,0 +1,116 @@
+"""How many directions tokens use: effective rank, participation ratio and eigenvalue spectrum."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.delayed import delayed
+
+from analyses.geometry.moments import Moments, pooled_moments
+from analyses.geometry.tokens_of import tokens_of
+
+
+def effective_rank(store: xr.Dataset, *, tokens: str = "patches", centre: bool = True) -> xr.Dataset:
+    """Effective rank and participation ratio of tokens by layer, per image and pooled over all images.
+
+    Effective rank: exp of the entropy (natural logarithm) of the singular values divided by their sum (Roy and
+    Vetterli 2007, definition 1). Participation ratio: squared sum of the covariance's eigenvalues over the sum of
+    their squares (Gao et al. 2017, equation 5). Per image, the tokens of the image are the rows of the matrix; pooled,
+    all tokens of all images are.
+
+    Parameters
+    ----------
+    store
+        A cache or run.
+    tokens
+        `patches` or `registers`.
+    centre
+        Whether the mean token is subtracted first: that of the image, or of all images where they are pooled.
+
+    Returns
+    -------
+    `effective_rank` and `participation_ratio` (image, layer), `pooled_effective_rank` and
+    `pooled_participation_ratio` (layer), `eigenvalue` (layer, component) of the pooled covariance in descending order.
+    Lazy, float64; NaN for images that could not be read. The last state is read after the final norm. Memory: two
+    blocks of images at one state per dask thread, and a (channel, channel) matrix for every doubling of the number of
+    blocks.
+
+    Raises
+    ------
+    MissingDataError
+        The store holds no such tokens.
+    """
+    values = tokens_of(store, tokens)
+    token = str(values.dims[2])
+    ranks = xr.apply_ufunc(
+        _ranks_of_images, values, kwargs={"centre": centre}, input_core_dims=[[token, "channel"]],
+        output_core_dims=[["quantity"]], dask="parallelized", output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"output_sizes": {"quantity": 2}},
+    )  # fmt: skip
+    channels = values.sizes["channel"]
+    pooled = [
+        da.from_delayed(  # type: ignore[no-untyped-call]
+            delayed(_pooled)(pooled_moments(values.sel(layer=layer)), centre), (channels + 2,), np.float64
+        )
+        for layer in values.layer.values
+    ]
+    layered = da.stack(pooled)  # type: ignore[no-untyped-call]
+    stacked = xr.DataArray(layered, dims=("layer", "value"), coords={"layer": values.layer})
+    of_image, of_all = f"{tokens} of an image", f"{tokens} of all images"
+    found = {
+        "effective_rank": ranks.isel(quantity=0).assign_attrs(long_name=f"effective rank of {of_image}"),
+        "participation_ratio": ranks.isel(quantity=1).assign_attrs(long_name=f"participation ratio of {of_image}"),
+        "pooled_effective_rank": stacked.isel(value=0).assign_attrs(long_name=f"effective rank of {of_all}"),
+        "pooled_participation_ratio": stacked.isel(value=1).assign_attrs(long_name=f"participation ratio of {of_all}"),
+        "eigenvalue": stacked.isel(value=slice(2, None))
+        .rename(value="component")
+        .assign_attrs(long_name=f"eigenvalues of {of_all}"),
+    }
+    centring = "centred on the mean token" if centre else "not centred"
+    return xr.Dataset({name: one.assign_attrs(units="1", centring=centring) for name, one in found.items()})
+
+
+def rank_of_singular_values(singular: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Effective rank (...) of singular values (..., component); 0 where all are 0, NaN where one is."""
+    total = singular.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = singular / total
+        terms = np.where(shares > 0, shares * np.log(shares), np.where(np.isnan(shares), np.nan, 0.0))
+        rank = np.exp(-terms.sum(axis=-1))
+    return np.where(total[..., 0] == 0, 0.0, rank)
+
+
+def participation_of_eigenvalues(eigenvalues: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Participation ratio (...) of eigenvalues (..., component); 0 where all are 0."""
+    squares = (eigenvalues**2).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = eigenvalues.sum(axis=-1) ** 2 / squares
+    return np.where(squares == 0, 0.0, ratio)
+
+
+def _ranks_of_images(tokens: npt.NDArray[np.floating], *, centre: bool) -> npt.NDArray[np.float64]:
+    """Effective rank and participation ratio (..., 2) of tokens (..., token, channel)."""
+    found = np.full((*tokens.shape[:-2], 2), np.nan)
+    # One image after the other: float64 copies of a whole block would be the largest thing in memory.
+    for place in np.ndindex(tokens.shape[:-2]):
+        matrix = np.asarray(tokens[place], dtype=np.float64)
+        matrix = matrix[np.isfinite(matrix).all(axis=1)]
+        if len(matrix) == 0:
+            continue
+        matrix = matrix - matrix.mean(axis=0) if centre else matrix
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        found[place] = rank_of_singular_values(singular), participation_of_eigenvalues(singular**2)
+    return found
+
+
+def _pooled(moments: Moments, centre: bool) -> npt.NDArray[np.float64]:
+    """Effective rank, participation ratio and eigenvalues of the pooled covariance, (2 + component,)."""
+    if moments.count == 0:
+        return np.full(len(moments.mean) + 2, np.nan)
+    eigenvalues = np.clip(np.linalg.eigvalsh(moments.covariance(centre=centre))[::-1], 0, None)
+    # Singular values of the matrix of all tokens are proportional to the roots of these.
+    return np.concatenate(
+        [[rank_of_singular_values(eigenvalues**0.5), participation_of_eigenvalues(eigenvalues)], eigenvalues]
+    )

@@ -1,0 +1,103 @@
+"""Count, means and scatter of all tokens of a store, in one pass and float64, for any chunking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.delayed import delayed
+
+Matrix = npt.NDArray[np.float64]
+
+SLICE = 2048
+"""Tokens that are converted to float64 at a time: enough for the speed of matrix products, and little memory."""
+
+FAN = 2
+"""Partial results that are merged at once: more would hold more matrices in memory."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is left of two views of the same tokens once they are pooled over images and positions."""
+
+    count: int
+    """Number of tokens."""
+    mean: Matrix
+    """Mean of the first view, (channel,)."""
+    other_mean: Matrix
+    """Mean of the second view, (other channel,)."""
+    scatter: Matrix
+    """Sum of outer products of both views less their means, (channel, other channel)."""
+
+    @classmethod
+    def of(cls, tokens: npt.NDArray[np.floating], others: npt.NDArray[np.floating] | None = None) -> Moments:
+        """Moments of an array (..., channel) with itself or with another one of the same tokens.
+
+        Tokens that are not finite in one of them are left out.
+        """
+        rows = tokens.reshape(-1, tokens.shape[-1])
+        columns = rows if others is None else others.reshape(-1, others.shape[-1])
+        parts = [cls._of_slice(rows, columns, slice(first, first + SLICE)) for first in range(0, len(rows), SLICE)]
+        return reduce(cls.merge, parts)
+
+    @classmethod
+    def _of_slice(cls, rows: npt.NDArray[np.floating], columns: npt.NDArray[np.floating], chosen: slice) -> Moments:
+        first = rows[chosen].astype(np.float64)
+        second = first if columns is rows else columns[chosen].astype(np.float64)
+        finite = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
+        first, second = first[finite], second[finite]
+        if len(first) == 0:
+            none = np.zeros(rows.shape[1]), np.zeros(columns.shape[1])
+            return cls(0, *none, np.zeros((rows.shape[1], columns.shape[1])))
+        mean, other = first.mean(axis=0), second.mean(axis=0)
+        # Centred before the product: sums of squares less squared sums would cancel where the mean is large.
+        return cls(len(first), mean, other, (first - mean).T @ (second - other))
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both (Chan, Golub and LeVeque 1983, equation 2.1, for matrices)."""
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        count = self.count + other.count
+        shift, other_shift = other.mean - self.mean, other.other_mean - self.other_mean
+        share = other.count / count
+        scatter = self.scatter + other.scatter
+        scatter += np.outer(shift, other_shift) * (self.count * share)
+        return Moments(count, self.mean + shift * share, self.other_mean + other_shift * share, scatter)
+
+    def covariance(self, *, centre: bool) -> Matrix:
+        """Mean outer product of both views, less their means or not."""
+        raw = self.scatter + (0 if centre else self.count * np.outer(self.mean, self.other_mean))
+        return raw / max(self.count, 1)
+
+
+def pooled_moments(tokens: xr.DataArray) -> Any:
+    """Moments of tokens (image, ..., channel) at one state, pooled over all but `channel`: a dask value.
+
+    Each chunk is reduced before the next is needed: memory is two chunks per dask thread, and a (channel, channel)
+    matrix for every doubling of the number of chunks.
+    """
+    return merged([delayed(Moments.of)(block) for block in blocks_of(tokens)])
+
+
+def blocks_of(tokens: xr.DataArray) -> list[Any]:
+    """The chunks (image, ..., channel) of tokens at one state, whole in all but `image`, as dask values."""
+    whole = dict.fromkeys((name for name in tokens.dims if name != "image"), -1)
+    blocks: list[Any] = tokens.transpose(..., "channel").chunk(whole).data.to_delayed().ravel().tolist()
+    return blocks
+
+
+def merged(parts: Sequence[Any]) -> Any:
+    """Moments of all parts, which are dask values, merged as a tree."""
+    left = list(parts)
+    while len(left) > 1:
+        left = [delayed(_merge_all)(left[first : first + FAN]) for first in range(0, len(left), FAN)]
+    return left[0]
+
+
+def _merge_all(parts: list[Moments]) -> Moments:
+    return reduce(Moments.merge, parts)
