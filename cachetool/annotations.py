@@ -63,6 +63,11 @@ class Annotations:
         """Class of every pixel of an image at its own size, uint8 (row, column), 255 = not annotated."""
         return self.dataset.mask(image)
 
+    @property
+    def mask_files(self) -> tuple[Path, ...]:
+        """Files of the masks of the cache's images; none where masks are drawn or absent."""
+        return self.dataset.mask_files[: len(self.image_ids)]
+
     def size(self, image: int) -> tuple[int, int]:
         """Width and height of an image in pixels."""
         return self.dataset.size(image)

@@ -88,6 +88,7 @@ def compare_runs(
             family,
             design,
             combine=metric.combine,
+            keep_absent=metric.keep_absent,
             binary=metric.binary,
             confidence=how.confidence,
             resamples=how.resamples,
@@ -113,6 +114,10 @@ def dataset_label(store: xr.Dataset) -> str:
         return scheme
     path, hash_sign, split = place.partition("#")
     return f"{scheme}:{'/'.join(PurePath(path).parts[-2:])}{hash_sign}{split}"
+
+
+FEW_IMAGES = 5
+"""Classes of mIoU in fewer images are counted in the note: resamples say next to nothing about them."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,7 @@ class _Context:
             mcnemar_p=_NAN if difference is None else difference.mcnemar_p,
             units=found.units,
             images=found.images,
+            drawn=found.drawn,
             confidence=self.confidence,
             edited_tokens=_edited_tokens(runs),
             **distances,
@@ -245,8 +251,12 @@ def _mean_distance(runs: Sequence[MeasuredRun], array: str) -> float:
 
 
 def _edited_tokens(runs: Sequence[MeasuredRun]) -> float:
-    """Mean number per image, over runs; NaN for what is no run."""
-    counts = [float(run.store.edited.sum("token").mean()) for run in runs if "edited" in run.store]
+    """Mean number per image that could be read, over runs; NaN for what is no run."""
+    counts = [
+        float(run.store.edited.sum("token").values[run.store.readable.values].mean())
+        for run in runs
+        if "edited" in run.store
+    ]
     return float(np.mean(counts)) if counts else _NAN
 
 
@@ -261,6 +271,10 @@ def _note(arm: Arm) -> str:
             found[f"probe C = {float(attributes['strength']):g}"] = None
         if attributes.get("converged", 1) == 0:
             found["probe did not converge"] = None
+        if "annotated" in run.outcomes:
+            images = (run.outcomes.annotated.values > 0).sum(axis=0)
+            rare = int(((images > 0) & (images < FEW_IMAGES)).sum())
+            found[f"{int((images > 0).sum())} classes, {rare} of them in fewer than {FEW_IMAGES} images"] = None
     return "; ".join(found)
 
 

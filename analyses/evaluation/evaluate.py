@@ -222,11 +222,8 @@ class _Measuring:
         depth = int(self.cache.attrs["depth"])
         layers = {depth if other.layer is None else other.layer for other in fitted}
         left_out = self.training.replay(chosen, tokens, sorted(layers))
-        for name in left_out:
-            self.events.message(
-                f"{task.name} is not refitted for {Path(name).name}: its values come from the evaluated images; "
-                "replay with --calibration on other images"
-            )
+        for name, reason in left_out.items():
+            self.events.message(f"{task.name} is not refitted for {Path(name).name}: {reason}")
         return [store for store in chosen if store.attrs["cachetool_path"] not in left_out]
 
     def _wants_refit(self, store: xr.Dataset) -> bool:

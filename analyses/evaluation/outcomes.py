@@ -1,8 +1,8 @@
 """Outcomes per image or pair are kept on disk beside the store that they were measured on, and found again.
 
 They lie at `<cache>.outcomes/<task>/<store>.<digest>.nc`, the digest being that of everything they depend on: the
-store and its images, labels and pairs, the task and its settings, and what its head was fitted on. Masks are files of
-the data set and too large to be hashed at every look: one that was changed in place is not noticed.
+store and its images, labels, pairs and masks, the task and its settings, and what its head was fitted on. Masks are
+files of the data set and too large to be hashed at every look: they are told apart by size and time of change.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def store_key(store: xr.Dataset, annotations: Annotations, task: Task) -> dict[s
         "kind": store.attrs["kind"],
         "key": store.attrs["key"],
         "images": images.hexdigest(),
-        "annotations": _annotation_digest(annotations, pairs=task.metrics[0].unit == "pair"),
+        "annotations": _annotation_digest(annotations, pairs=task.metrics[0].unit == "pair", masks=task.reads_masks),
     }
 
 
@@ -147,7 +147,7 @@ def _canonical(key: dict[str, Any]) -> str:
 
 
 @lru_cache(maxsize=8)
-def _annotation_digest(annotations: Annotations, *, pairs: bool) -> str:
+def _annotation_digest(annotations: Annotations, *, pairs: bool, masks: bool) -> str:
     """SHA-256 of labels and names, and of pairs where they are measured: some data sets take seconds to list them.
 
     Annotations do not change within one object, so a few digests are remembered.
@@ -158,4 +158,8 @@ def _annotation_digest(annotations: Annotations, *, pairs: bool) -> str:
     for pair in annotations.pairs if pairs else ():
         digest.update(pair.source_keypoints.tobytes() + pair.target_keypoints.tobytes())
         digest.update(repr((pair.source, pair.target, pair.category, pair.target_box, pair.target_size)).encode())
+    for path in annotations.mask_files if masks else ():
+        # A mask that is not there is an error of the task that reads it.
+        state = path.stat() if path.exists() else None
+        digest.update(f"{path.name}\0{state and state.st_size}\0{state and state.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -21,6 +21,7 @@ from analyses.tasks.base import Task
 from cachetool import Edit
 from cachetool.annotations import Annotations
 from cachetool.edits import parse_replacement
+from cachetool.errors import CachetoolError
 
 OWN_CALIBRATION = "(the cache itself)"
 """What a run gives as the place of its calibration where the evaluated cache was calibrated on itself."""
@@ -54,7 +55,7 @@ class Training:
         """The head that is fitted under the edit of an evaluated run; `replay` must have been called with the run."""
         return FittedHead(task, self._runs[_name(run)], self.annotations)
 
-    def replay(self, runs: Sequence[xr.Dataset], tokens: Sequence[str], layers: Sequence[int]) -> list[str]:
+    def replay(self, runs: Sequence[xr.Dataset], tokens: Sequence[str], layers: Sequence[int]) -> dict[str, str]:
         """Replay the edits of evaluated runs on the training images, as far as they are not replayed yet.
 
         Donors are other training images; means and variances come from the calibration of the evaluated runs.
@@ -68,14 +69,21 @@ class Training:
 
         Returns
         -------
-        Paths of runs whose edit cannot be carried over: its values come from the evaluated images themselves.
+        Paths of runs whose edit cannot be carried over to the training images, with the reason.
         """
-        left_out: list[str] = []
+        left_out: dict[str, str] = {}
         by_calibration: dict[str | None, list[xr.Dataset]] = defaultdict(list)
         for run in runs:
-            place = self._place(run)
-            if place is None and "calibration" in parse_replacement(_edit(run).replacement).needs:
-                left_out.append(_name(run))
+            place, replacement = self._place(run), parse_replacement(_edit(run).replacement)
+            if place is None and "calibration" in replacement.needs:
+                left_out[_name(run)] = (
+                    "its values come from the evaluated images; replay with --calibration on other images"
+                )
+                continue
+            try:
+                replacement.check_early(self.annotations.image_ids)
+            except CachetoolError as error:
+                left_out[_name(run)] = f"on the training images, {error}"
             else:
                 by_calibration[place].append(run)
         for place, members in by_calibration.items():

@@ -68,7 +68,7 @@ class Row:
     high_pp: float
     """Upper end of the confidence interval of the change."""
     p_value: float
-    """Two-sided bootstrap p-value of no change."""
+    """Two-sided p-value of no change, of the bootstrap, or the larger one of the sign test where few things change."""
     p_holm: float
     """The same, adjusted by Holm's method over all arms of the task and metric in this comparison."""
     equivalent_1pp: bool
@@ -76,11 +76,13 @@ class Row:
     p_equivalence: float
     """p-value of the two one-sided tests of a change of 1 pp or more."""
     mcnemar_p: float
-    """Exact McNemar test, largest over seeds; NaN where units are not right or wrong."""
+    """Exact McNemar test, largest over seeds; NaN where units are not right or wrong, or not independent."""
     units: int
     """Number of units: images or pairs."""
     images: int
     """Number of images among them."""
+    drawn: int
+    """Number of things that resamples draw: images, or sequences where these are named."""
     confidence: float
     """Coverage of the intervals, a fraction."""
     edited_tokens: float

@@ -32,6 +32,11 @@ RESAMPLES = 10_000
 """Resamples of a bootstrap unless another number is asked for."""
 
 
+TRACE = 1e-9
+"""Share of the whole sample in a resample that keeps absent parts: no digit of a reported value, and well above the
+rounding of sums in float64."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """The columns of one edit, once per seed, and those of the intact arm that it is compared with."""
@@ -57,9 +62,18 @@ class Replicates:
 
 
 def bootstrap(
-    arms: Sequence[Arm], combine: Combine, design: Design, *, resamples: int = RESAMPLES, seed: int = 0
+    arms: Sequence[Arm],
+    combine: Combine,
+    design: Design,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    keep_absent: bool = False,
 ) -> Replicates:
     """Resample what the design says and evaluate every arm in every resample, in bounded memory.
+
+    With `keep_absent` a resample holds a trace of the whole sample, so that a part of a metric (a class of mIoU) of
+    which it holds no unit has there the value that it has in the sample, and counts in the mean as it does there.
 
     Raises
     ------
@@ -92,7 +106,8 @@ def bootstrap(
         )
 
     whole = evaluate(matrix.sum(axis=0, keepdims=True))
-    parts = [evaluate(weights @ matrix) for weights in design.weights(resamples, seed)]
+    trace = TRACE * matrix.sum(axis=0) if keep_absent else 0.0
+    parts = [evaluate(weights @ matrix + trace) for weights in design.weights(resamples, seed)]
     return Replicates(
         edited=whole[0][:, 0],
         intact=whole[1][:, 0],

@@ -72,6 +72,7 @@ def compare(
     design: Design,
     *,
     combine: Combine = ratio,
+    keep_absent: bool = False,
     binary: bool = False,
     confidence: float = 0.95,
     margin: float = EQUIVALENCE_MARGIN,
@@ -101,6 +102,8 @@ def compare(
         What is drawn, and which units hang on it.
     combine
         Weighted sums (..., column) to values (...), as in `analyses.tasks.base.Metric`.
+    keep_absent
+        Whether parts that a resample lacks keep their values in the sample, as in `analyses.inference.bootstrap`.
     binary
         Whether column 0 is 0 or 1 and column 1 is 1, so that McNemar's test applies to independent units (McNemar,
         Psychometrika 12, 1947). The largest p-value over seeds is given, which is conservative.
@@ -120,7 +123,7 @@ def compare(
         raise UnknownNameError(f"--confidence {confidence}: expected a fraction between 0 and 1, such as 0.95")
     if not margin > 0:
         raise UnknownNameError(f"margin {margin}: expected a positive fraction, such as {EQUIVALENCE_MARGIN}")
-    found = bootstrap(arms, combine, design, resamples=resamples, seed=seed)
+    found = bootstrap(arms, combine, design, resamples=resamples, seed=seed, keep_absent=keep_absent)
     comparisons = []
     for number, arm in enumerate(arms):
         values = found.edited_resampled[number]
@@ -148,7 +151,7 @@ def compare(
                 high=difference.high,
                 # A sign test of so many things cannot give less, whatever the metric.
                 p_value=p_value if trusted else max(p_value, min(1.0, 2.0 ** (1 - differing))),
-                equivalent=trusted and difference.low > -margin and difference.high < margin,
+                equivalent=trusted and -margin < difference.low <= difference.point <= difference.high < margin,
                 p_equivalence=p_equivalence if trusted else float("nan"),
                 mcnemar_p=_mcnemar(arm) if binary and design.independent_units else float("nan"),
                 units=design.units,

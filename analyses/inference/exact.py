@@ -59,6 +59,12 @@ class FewDeviations:
     """Typical deviation upwards, in units of the mean (a large group deviates by more than 1)."""
     size_of_falls: float
     """The same downwards."""
+    largest_rise: float
+    """Largest possible deviation upwards: what an image that went unseen may do."""
+    largest_fall: float
+    """The same downwards."""
+    alike: bool
+    """Whether all deviations are of one size, so that counting their directions tests the mean."""
     lowest: float
     """Smallest possible mean."""
     highest: float
@@ -104,39 +110,51 @@ class FewDeviations:
             fall=float(-deviations.clip(max=0).mean()),
             size_of_rises=(highest - base) * factor if typical is None else typical,
             size_of_falls=(base - lowest) * factor if typical is None else typical,
+            largest_rise=(highest - base) * factor,
+            largest_fall=(base - lowest) * factor,
+            alike=deviating == 0 or bool(np.ptp(np.abs(deviations[deviations != 0])) < 10.0**-_DECIMALS),
             lowest=lowest,
             highest=highest,
         )
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Confidence interval of the mean."""
-        if self.rises == self.falls == 0:
-            unseen = 1 - (1 - confidence) ** (1 / self.count)
-            low, high = self.base - unseen * self.size_of_falls, self.base + unseen * self.size_of_rises
-        else:
+        mean = self._mean
+        # Small deviations (an image lost in one seed of ten) say nothing about larger ones that went unseen.
+        unseen = 1 - (1 - confidence) ** (1 / self.count)
+        low, high = mean - unseen * self.largest_fall, mean + unseen * self.largest_rise
+        if self.rises or self.falls:
             least_rise, most_rise = self._limits(self.rises, self.rise, self.size_of_rises, confidence)
             least_fall, most_fall = self._limits(self.falls, self.fall, self.size_of_falls, confidence)
-            mean = self.base + self.rise - self.fall
-            low = mean - float(np.hypot(self.rise - least_rise, most_fall - self.fall))
-            high = mean + float(np.hypot(most_rise - self.rise, self.fall - least_fall))
+            low = min(low, mean - float(np.hypot(self.rise - least_rise, most_fall - self.fall)))
+            high = max(high, mean + float(np.hypot(most_rise - self.rise, self.fall - least_fall)))
         return max(low, self.lowest), min(high, self.highest)
 
     def p_at_least(self, bound: float) -> float:
         """One-sided p-value of the hypothesis that the mean is `bound` or more."""
-        return _binomial_tail(self.rises, self.count, bound - self.base + self.fall, self.size_of_rises)
+        seen = _binomial_tail(self.rises, self.count, bound - self.base + self.fall, self.size_of_rises)
+        return max(seen, _binomial_tail(0, self.count, bound - self._mean, self.largest_rise))
 
     def p_at_most(self, bound: float) -> float:
         """One-sided p-value of the hypothesis that the mean is `bound` or less."""
-        return _binomial_tail(self.falls, self.count, self.base - bound + self.rise, self.size_of_falls)
+        seen = _binomial_tail(self.falls, self.count, self.base - bound + self.rise, self.size_of_falls)
+        return max(seen, _binomial_tail(0, self.count, self._mean - bound, self.largest_fall))
+
+    @property
+    def _mean(self) -> float:
+        return self.base + self.rise - self.fall
 
     @property
     def p_sign(self) -> float:
-        """Two-sided sign test of no change, for means that are differences; 0 where `FEW` or more things deviate.
+        """Two-sided sign test of no change, for means that are differences; 0 where too many deviate for it.
+
+        These are `FEW` and more if their sizes differ, since directions then say less about the mean. Deviations of one
+        size are tested up to `RARE`, as far as the interval is the exact one, so that both say the same.
 
         Things at the base count for its side of 0. Those that deviate count for the side to which they deviate: their
         own where the base is 0, and else the cautious choice.
         """
-        if self.rises + self.falls >= FEW:
+        if self.rises + self.falls >= FEW and not self.alike:
             return 0.0
         same = self.count - self.rises - self.falls
         up, down = self.rises + same * (self.base > 0), self.falls + same * (self.base < 0)

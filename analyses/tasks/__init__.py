@@ -9,6 +9,7 @@ from analyses.tasks.base import Task
 from analyses.tasks.classification import Classification
 from analyses.tasks.correspondence import Correspondence, Method
 from analyses.tasks.head import OwnHead
+from analyses.tasks.keypoints import Yardstick
 from analyses.tasks.retrieval import Retrieval
 from analyses.tasks.segmentation import Segmentation
 from cachetool.errors import UnknownNameError
@@ -25,7 +26,8 @@ def parse_task(name: str) -> Task:
     """Build a task from its name, with an option behind a colon where it has one.
 
     `classification:cls+patches` and `retrieval:registers:2@9` choose a readout (`analyses.tasks.readouts.Readout`),
-    `correspondence:soft-argmax` how a position follows from similarities. `segmentation@9`, `correspondence@4` and
+    `correspondence:soft-argmax` how a position follows from similarities. `correspondence:image` and
+    `correspondence:soft-argmax:image` measure errors against the size of the image. `segmentation@9` and
     `correspondence:soft-argmax@4` read an earlier state.
 
     Raises
@@ -42,7 +44,9 @@ def parse_task(name: str) -> Task:
         case "segmentation" if option is None:
             return Segmentation(layer=layer)
         case "correspondence":
-            return Correspondence(cast(Method, "argmax" if option is None else option), layer=layer)
+            method, _, size = ("argmax:image" if option == "image" else option or "argmax").partition(":")
+            yardstick = cast(Yardstick, size or "box")
+            return Correspondence(cast(Method, method), yardstick, layer=layer)
         case "head" if option is None and state is None:
             return OwnHead()
         case _ if kind in TASKS:

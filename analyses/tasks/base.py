@@ -40,6 +40,9 @@ class Metric:
     """Outcomes of one arm to numbers (unit, column) whose weighted sums decide the metric."""
     combine: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = ratio
     """Weighted sums (..., column) to values (...)."""
+    keep_absent: bool = False
+    """Whether a part of the metric (a class) that a resample lacks counts there with its value in the sample: left out,
+    rare parts would weigh less in resamples than in the sample, and intervals would miss their estimate."""
     binary: bool = False
     """Whether each unit is right or wrong (column 0 is 0 or 1, column 1 is 1), so that McNemar's test applies."""
 
@@ -57,6 +60,8 @@ class Task(ABC):
     """One line for lists."""
     fitted: ClassVar[bool] = False
     """Whether a head is fitted on a training cache."""
+    reads_masks: ClassVar[bool] = False
+    """Whether outcomes depend on masks, which are files of the data set."""
 
     @property
     def name(self) -> str:

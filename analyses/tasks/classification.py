@@ -22,7 +22,7 @@ from analyses.tasks.linear_probe import (
 from analyses.tasks.readouts import Readout, readable_features
 from analyses.tasks.shares import accuracies, hits, image_outcomes
 from cachetool.annotations import Annotations
-from cachetool.errors import DatasetError
+from cachetool.errors import DatasetError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,15 @@ class Classification(Task):
     fitted: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        """Refuse settings that cannot be fitted, all at once."""
         Readout.parse(self.readout)  # a wrong name is an error now, not when something is measured
+        problems = []
+        if self.strength is not None and not self.strength > 0:
+            problems.append(f"strength lies above 0, got {self.strength}")
+        if self.seed < 0:
+            problems.append(f"seed is 0 or more, got {self.seed}")
+        if problems:
+            raise UnknownNameError(f"cannot set up the classification task: {'; '.join(problems)}")
 
     @property
     def name(self) -> str:

@@ -66,9 +66,10 @@ class Correspondence(Task):
 
     @property
     def name(self) -> str:
-        """`correspondence`, with method and state where they are not the defaults."""
+        """`correspondence`, with method, yardstick and state where they are not the defaults."""
         method = "" if self.method == "argmax" else f":{self.method}"
-        return f"{self.kind}{method}{'' if self.layer is None else f'@{self.layer}'}"
+        yardstick = "" if self.yardstick == "box" else f":{self.yardstick}"
+        return f"{self.kind}{method}{yardstick}{'' if self.layer is None else f'@{self.layer}'}"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

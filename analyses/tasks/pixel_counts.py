@@ -30,7 +30,9 @@ def count_pixels(prediction: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8],
 def pixel_metrics() -> tuple[Metric, Metric]:
     """Mean intersection over union, and the share of annotated pixels that are right."""
     return (
-        Metric("miou", "mean intersection over union", "image", _all_counts, mean_intersection_over_union),
+        Metric(
+            "miou", "mean intersection over union", "image", _all_counts, mean_intersection_over_union, keep_absent=True
+        ),
         Metric("pixel_accuracy", "pixel accuracy", "image", _right_and_annotated),
     )
 
@@ -39,7 +41,8 @@ def mean_intersection_over_union(sums: npt.NDArray[np.float64]) -> npt.NDArray[n
     """Mean of I / (P + A - I) over the classes with annotated pixels (A > 0); NaN where there is none.
 
     Over all images these are the classes annotated somewhere in them. In a resample without a pixel of some class that
-    class is left out, in all arms alike, since they share their annotations.
+    class keeps the value that it has over all images (`Metric.keep_absent`), so that all resamples average the same
+    classes.
 
     Parameters
     ----------

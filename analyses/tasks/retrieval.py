@@ -14,7 +14,7 @@ from analyses.tasks.nearest import RESOLUTION, nearest_neighbours, vote
 from analyses.tasks.readouts import Readout, readable_features
 from analyses.tasks.shares import image_outcomes, share
 from cachetool.annotations import Annotations
-from cachetool.errors import DatasetError
+from cachetool.errors import DatasetError, UnknownNameError
 
 RANKS = 5
 """Nearest images that are kept, and that recall@5 looks at."""
@@ -40,7 +40,15 @@ class Retrieval(Task):
     description: ClassVar[str] = "nearest images of the same arm by cosine (recall@1, recall@5, kNN accuracy)"
 
     def __post_init__(self) -> None:
+        """Refuse settings that cannot be measured, all at once."""
         Readout.parse(self.readout)  # a wrong name is an error now, not when something is measured
+        problems = []
+        if self.neighbours < 1:
+            problems.append(f"neighbours is at least 1, got {self.neighbours}")
+        if not self.temperature > 0:
+            problems.append(f"temperature lies above 0, got {self.temperature}")
+        if problems:
+            raise UnknownNameError(f"cannot set up the retrieval task: {'; '.join(problems)}")
 
     @property
     def name(self) -> str:

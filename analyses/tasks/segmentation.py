@@ -69,6 +69,7 @@ class Segmentation(Task):
     kind: ClassVar[str] = "segmentation"
     description: ClassVar[str] = "linear head on patches fitted on a training cache (mIoU)"
     fitted: ClassVar[bool] = True
+    reads_masks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         problems = []

@@ -29,6 +29,11 @@ class MaskedDataset(FileDataset):
     def mask_path(self, index: int) -> Path:
         """Return the mask file of an image."""
 
+    @property
+    def mask_files(self) -> tuple[Path, ...]:
+        """File of each image's mask, (image,)."""
+        return tuple(self.mask_path(index) for index in range(len(self)))
+
     def classes_of(self, stored: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
         """Turn stored mask values into classes from 0 and 255 for ignored; most sets store them so already."""
         return stored

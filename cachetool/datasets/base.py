@@ -92,6 +92,11 @@ class Dataset(ABC):
         return self.mask_names is not None
 
     @property
+    def mask_files(self) -> tuple[Path, ...]:
+        """File of each image's mask, (image,); empty where masks are no files of their own."""
+        return ()
+
+    @property
     def default_crop(self) -> Literal["center", "none"]:
         """``center`` for classification; ``none`` where a crop would cut off annotated pixels or keypoints."""
         return "center" if self.kind == "classification" and not self.has_masks else "none"

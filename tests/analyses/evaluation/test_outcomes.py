@@ -12,6 +12,8 @@ import cachetool
 from analyses.evaluation.outcomes import FittedHead, measured, outcome_key, outcome_path, store_key
 from analyses.tasks.base import Metric, Task
 from analyses.tasks.correspondence import Correspondence
+from analyses.tasks.retrieval import Retrieval
+from analyses.tasks.segmentation import Segmentation
 from analyses.tasks.shares import share
 from cachetool.annotations import Annotations
 from tests.analyses.conftest import Small
@@ -176,3 +178,34 @@ def test_values_survive_the_disk(stores: Stores) -> None:
     np.testing.assert_array_equal(found.error.values, [[1.5, np.inf], [np.nan, 0.0]])
     assert found.category.values.tolist() == ["dog", "Kuh ü"]
     assert found.pair.values.tolist() == [3, 7]
+
+
+def test_masks_that_were_changed_are_measured_again(tmp_path: Path) -> None:
+    mask = tmp_path / "a.png"
+    mask.write_bytes(b"one")
+    first, again = (
+        store_key(_any_store(), _Masked(mask), Segmentation())
+        for _ in range(2)  # type: ignore[arg-type]
+    )
+    assert first == again
+    mask.write_bytes(b"three")
+    assert store_key(_any_store(), _Masked(mask), Segmentation()) != first  # type: ignore[arg-type]
+    assert store_key(_any_store(), _Masked(mask), Retrieval()) == store_key(  # type: ignore[arg-type]
+        _any_store(),
+        _Masked(tmp_path / "other"),
+        Retrieval(),  # type: ignore[arg-type]
+    )
+
+
+class _Masked:
+    """What keys read of annotations with one mask file; a new object each, since digests of one are remembered."""
+
+    labels, class_names, mask_names, pairs = None, None, ("a",), ()
+
+    def __init__(self, mask: Path) -> None:
+        self.mask_files = (mask,)
+
+
+def _any_store() -> xr.Dataset:
+    coordinates = {name: ("image", [value]) for name, value in (("image_id", "a"), ("content_sha256", "b"))}
+    return xr.Dataset(coords={**coordinates, "readable": ("image", [True])}, attrs={"kind": "cache", "key": {}})

@@ -39,6 +39,7 @@ ROW = Row(
     mcnemar_p=0.02,
     units=800,
     images=800,
+    drawn=800,
     confidence=0.95,
     edited_tokens=4.0,
     off_distribution=99.0,

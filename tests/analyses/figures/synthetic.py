@@ -97,6 +97,7 @@ def _row(model: str, dataset: str, task: str, metric: str, edit: Edit, head: str
         mcnemar_p=NAN,
         units=1000,
         images=1000,
+        drawn=1000,
         confidence=0.95,
         edited_tokens=0.0 if unedited else 1.0,
         off_distribution=NAN,

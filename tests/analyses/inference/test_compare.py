@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from analyses.inference import Arm, Comparison, Design, bootstrap, compare
+from analyses.tasks.pixel_counts import mean_intersection_over_union
 from cachetool.errors import UnknownNameError
 
 
@@ -257,3 +258,46 @@ def test_resamples_without_a_difference_count_on_both_sides() -> None:
     sums = np.concatenate(list(design.weights(4000, 0))).astype(int) @ (seeds.sum(axis=0) - 3 * intact.astype(int))
     assert (sums == 0).sum() > 10
     assert found.p_value == min(1, 2 * (1 + min((sums <= 0).sum(), (sums >= 0).sum())) / 4001)
+
+
+def test_p_values_and_intervals_agree_about_zero() -> None:
+    """Where the exact interval is used, the sign test says the same: 9 lost and 2 gained of 1,000 are no evidence."""
+    intact, edited = np.ones(1000), np.ones(1000)
+    edited[:9], intact[998:] = 0, 0
+    found = compare_hits(edited, intact=intact)
+    assert found.low < 0 < found.high
+    assert found.p_value == pytest.approx(found.mcnemar_p)
+    assert found.p_value > 0.05
+
+
+def classes_in_images(count: int, common: int, rare: int, loss: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel counts of an intact and an edited arm: common classes in all images, each rare one in a single image."""
+    annotated, right = np.zeros((count, common + rare)), np.zeros((count, common + rare))
+    annotated[:, :common] = 100
+    annotated[np.arange(rare), common + np.arange(rare)] = 100
+    right = 0.8 * annotated
+    edited = right.copy()
+    edited[:, common:] *= 1 - loss
+    return tuple(np.concatenate([part, 0.9 * annotated, annotated], axis=1) for part in (right, edited))  # type: ignore[return-value]
+
+
+def test_rare_classes_count_in_resamples_as_in_the_sample() -> None:
+    """Left out of resamples that lack them, they would pull the interval away from its own estimate."""
+    intact, edited = classes_in_images(300, 100, 50, 0.04)
+    noise = np.random.default_rng(0).integers(0, 5, (300, 100))
+    edited[:, :100] -= noise
+    (found,) = compare(
+        [Arm([edited], intact)],
+        Design.images(300),
+        combine=mean_intersection_over_union,
+        keep_absent=True,
+        resamples=1000,
+    )
+    assert found.difference < -0.01
+    assert found.low < found.difference < found.high
+    assert not found.equivalent
+    (left_out,) = compare(
+        [Arm([edited], intact)], Design.images(300), combine=mean_intersection_over_union, resamples=1000
+    )
+    assert left_out.low > left_out.difference  # what the trace is there for
+    assert not left_out.equivalent

@@ -13,7 +13,7 @@ ROW = Row(
     edit="registers zero", target="registers", replacement="zero", from_layer=1, until_layer=12, sustained=True,
     seeds=1, head="intact", value=0.5, value_low=0.4, value_high=0.6, intact=0.7, difference_pp=-20.0, low_pp=-22.0,
     high_pp=-18.0, p_value=0.001, p_holm=0.002, equivalent_1pp=False, p_equivalence=1.0, mcnemar_p=0.001, units=100,
-    images=100, confidence=0.95, edited_tokens=4.0,
+    images=100, drawn=100, confidence=0.95, edited_tokens=4.0,
     off_distribution=99.0, off_distribution_mahalanobis=30.0, off_distribution_neighbour_percentile=99.0,
     certificate=0.0, calibration="c", calibration_overlap=0.0, training_overlap=0.0,
     oracle=False, by_construction=False, note="",

@@ -30,7 +30,7 @@ INTACT = Row(
     edit="intact", target="", replacement="none", from_layer=1, until_layer=1, sustained=True, seeds=1, head="intact",
     value=0.7, value_low=0.6, value_high=0.8, intact=0.7, difference_pp=0.0, low_pp=math.nan, high_pp=math.nan,
     p_value=math.nan, p_holm=math.nan, equivalent_1pp=False, p_equivalence=math.nan, mcnemar_p=math.nan, units=100,
-    images=100, confidence=0.95, edited_tokens=math.nan, off_distribution=math.nan,
+    images=100, drawn=100, confidence=0.95, edited_tokens=math.nan, off_distribution=math.nan,
     off_distribution_mahalanobis=math.nan, off_distribution_neighbour_percentile=math.nan, certificate=0.0,
     calibration="", calibration_overlap=math.nan, training_overlap=0.0,
     oracle=False, by_construction=False, note="",

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 import cachetool
+from analyses.tasks import parse_task
 from analyses.tasks.correspondence import Correspondence, floors
 from cachetool.annotations import open_annotations
 from cachetool.datasets import KeypointPair, Transform, open_dataset
@@ -240,7 +241,9 @@ def test_settings_and_names() -> None:
     assert Correspondence().name == "correspondence"
     assert Correspondence().settings == Correspondence(window_radius=5).settings
     soft = Correspondence("soft-argmax", yardstick="image")
-    assert soft.name == "correspondence:soft-argmax"
+    assert soft.name == "correspondence:soft-argmax:image"
+    assert parse_task(soft.name) == soft
+    assert parse_task("correspondence:image@4") == Correspondence(yardstick="image", layer=4)
     assert soft.settings != Correspondence("soft-argmax", yardstick="image", window_radius=5).settings
     assert soft.metrics[0].name == "pck@0.1 of image"
     with pytest.raises(UnknownNameError, match=r"'mean'.*'ruler'.*window_radius.*temperature"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analyses.tasks.classification import Classification
 from analyses.tasks.retrieval import Retrieval
 from cachetool.errors import DatasetError, UnknownNameError
 from tests.analyses.tasks.stand_ins import annotations, store
@@ -91,3 +92,10 @@ def test_obstacles() -> None:
         task.measure(cache, None, annotations(None))
     with pytest.raises(DatasetError, match="has two images"):
         task.measure(cache, None, alone)
+
+
+def test_settings_that_cannot_be_measured_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match=r"neighbours is at least 1, got 0; temperature lies above 0, got 0.0"):
+        Retrieval(neighbours=0, temperature=0.0)
+    with pytest.raises(UnknownNameError, match=r"strength lies above 0, got -1.0; seed is 0 or more, got -1"):
+        Classification(strength=-1.0, seed=-1)
