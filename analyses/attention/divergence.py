@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -59,7 +61,7 @@ def attention_divergence(
         input_core_dims=[["key"], ["key"]], output_dtypes=[np.float64],
     )  # fmt: skip
     by_query = rows.groupby("query_type").mean("query")
-    units = {2.0: "bits", float(np.e): "nats"}.get(base, f"log base {base:g}")
+    units = {2.0: "bits", math.e: "nats"}.get(base, f"log base {base:g}")
     named = {"long_name": "Jensen-Shannon divergence of attention", "units": units, "base": base}
     return xr.Dataset(
         {
