@@ -5,6 +5,8 @@ A cache holds activations alone; what is annotated stays in the data set, which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,12 @@ class Annotations:
         """Annotated pairs whose two images are in the cache, in the data set's order."""
         last = len(self.image_ids)
         return tuple(pair for pair in self.dataset.pairs if pair.source < last and pair.target < last)
+
+    def with_pairs(self, chosen: Sequence[int]) -> Annotations:
+        """The same annotations with some pairs alone, at these positions in `pairs`."""
+        reduced = copy(self)
+        reduced.pairs = tuple(self.pairs[index] for index in chosen)
+        return reduced
 
     def geometry(self, width: int, height: int) -> Affine:
         """Where the pixels of a `width` x `height` image lie in the model's input, in centre coordinates."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from analyses.figures.selection import Part, lacking, select_part
+from analyses.figures.selection import Part, earliest_of_each_edit, lacking, select_part
 from analyses.figures.style import BLUE, GREY, VERMILION, entitle, literal, metric_name, save
 
 COLOURS = LinearSegmentedColormap.from_list("loss and gain", [VERMILION, "white", BLUE])
@@ -50,8 +50,7 @@ def draw(part: Part) -> Figure:
     """The figure of one part. Raises `MissingDataError` where nothing was edited."""
     if part.arms.empty:
         raise lacking(part, "edited arms", "replay an edit")
-    rows = _one_row_an_edit(part.arms)
-    rows = rows.assign(name=_names(rows))
+    rows = earliest_of_each_edit(part.arms)
     names = list(dict.fromkeys(rows["name"]))
     changes, forced, equal = (
         rows.pivot(index="name", columns="task", values=column).reindex(index=names, columns=list(part.tasks))
@@ -80,24 +79,6 @@ def draw(part: Part) -> Figure:
     bar.ax.tick_params(labelsize=8)
     entitle(figure, part.title, _CAPTION)
     return figure
-
-
-def _one_row_an_edit(arms: pd.DataFrame) -> pd.DataFrame:
-    """Every edit from the earliest state that it begins at; token types, and targets in them, in the table's order."""
-    earliest = arms.groupby("edit")["from_layer"].transform("min")
-    rows = arms[arms["from_layer"] == earliest]
-    kind = rows["target"].str.split(":").str[0]
-    keys = pd.DataFrame({"kind": pd.factorize(kind)[0], "target": pd.factorize(rows["target"])[0]}, index=rows.index)
-    return rows.loc[keys.sort_values(["kind", "target"], kind="stable").index]
-
-
-def _names(rows: pd.DataFrame) -> list[str]:
-    """Edits for people, with the first state where it is not the earliest of all."""
-    earliest = rows["from_layer"].min()
-    return [
-        name + (f", from {start}" if start != earliest else "")
-        for name, start in zip(rows["name"], rows["from_layer"], strict=True)
-    ]
 
 
 def _write_cells(

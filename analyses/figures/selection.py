@@ -95,6 +95,24 @@ def select_part(frame: pd.DataFrame, model: str | None = None, dataset: str | No
     return Part(*chosen[0], metrics, edited[~refit].reset_index(drop=True), edited[refit].reset_index(drop=True))
 
 
+def earliest_of_each_edit(arms: pd.DataFrame) -> pd.DataFrame:
+    """Every edit from the earliest state that it begins at; token types, and targets in them, in the table's order.
+
+    Names in the column `name` gain the first state where it is not the earliest of all.
+    """
+    earliest = arms.groupby("edit")["from_layer"].transform("min")
+    rows = arms[arms["from_layer"] == earliest]
+    kind = rows["target"].str.split(":").str[0]
+    keys = pd.DataFrame({"kind": pd.factorize(kind)[0], "target": pd.factorize(rows["target"])[0]}, index=rows.index)
+    rows = rows.loc[keys.sort_values(["kind", "target"], kind="stable").index]
+    first = rows["from_layer"].min()
+    names = [
+        name + (f", from {start}" if start != first else "")
+        for name, start in zip(rows["name"], rows["from_layer"], strict=True)
+    ]
+    return rows.assign(name=names)
+
+
 def lacking(part: Part, what: str, how: str) -> MissingDataError:
     """The error for a figure whose rows are absent: what it needs, and how they come into the table."""
     edits = ", ".join(dict.fromkeys(part.arms["edit"])) or "none"

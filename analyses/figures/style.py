@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib as mpl
 import numpy as np
@@ -142,5 +144,16 @@ def save(figure: Figure, path: Path) -> None:
             f"{', '.join(f'.{name}' for name in formats)}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write(figure, path, path.suffix.lower())
+
+
+def as_svg(figure: Figure) -> bytes:
+    """The figure as the contents of an SVG file; the same figure gives the same bytes at any time."""
+    buffer = io.BytesIO()
+    _write(figure, buffer, ".svg")
+    return buffer.getvalue()
+
+
+def _write(figure: Figure, target: Path | BinaryIO, ending: str) -> None:
     with mpl.rc_context({"svg.hashsalt": "cachetool"}):
-        figure.savefig(path, dpi=150, metadata=_METADATA.get(path.suffix.lower()))
+        figure.savefig(target, format=ending.removeprefix("."), dpi=150, metadata=_METADATA.get(ending))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 import cachetool
@@ -13,12 +17,50 @@ SPREAD = 2.5
 """Standard deviations of a component that span the range of a colour on either side of its mean."""
 
 
+@dataclass(frozen=True)
+class ColourBasis:
+    """Three principal components of final patch features, scaled to colours."""
+
+    mean: npt.NDArray[np.float64]
+    """Mean feature (channel,)."""
+    components: npt.NDArray[np.float64]
+    """Orthonormal directions (channel, component); the largest entry of each is positive, since nothing determines
+    its sign."""
+    scale: npt.NDArray[np.float64]
+    """Distance from the mean that saturates a colour (component,)."""
+    explained: tuple[float, ...]
+    """Share of the variance along each component."""
+
+    @classmethod
+    def of(cls, store: xr.Dataset) -> ColourBasis:
+        """The basis of all final patches of a store, after the final norm, in one pass.
+
+        Memory: two blocks of images per dask thread. Raises `MissingDataError` where the store lacks these patches.
+        """
+        moments: Moments = pooled_moments(_final(store)).compute()
+        eigenvalues, vectors = np.linalg.eigh(moments.covariance(centre=True))
+        components = vectors[:, ::-1][:, :3]
+        components = components * np.sign(components[np.abs(components).argmax(axis=0), np.arange(components.shape[1])])
+        leading = np.maximum(eigenvalues[::-1][:3], np.finfo(np.float32).tiny)
+        explained = eigenvalues[::-1][:3] / max(float(eigenvalues.sum()), np.finfo(np.float64).tiny)
+        return cls(moments.mean, components, SPREAD * np.sqrt(leading), tuple(explained.tolist()))
+
+    def colours(self, store: xr.Dataset, images: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Colour of every final patch of some images, float32 (image, row, col, rgb), 0 to 1; NaN where there is none.
+
+        Raises `MissingDataError` where the store lacks the patches of the last state.
+        """
+        values = _final(store).isel(image=list(images)).values.astype(np.float64)
+        colours = np.clip((values - self.mean) @ self.components / self.scale, -1, 1) / 2 + 0.5
+        grid = (int(store.row.values.max()) + 1, int(store.col.values.max()) + 1)
+        return colours.astype(np.float32).reshape(len(images), *grid, 3)
+
+
 def patch_colours(run: xr.Dataset, intact: xr.Dataset, *, images: tuple[int, ...] = (0, 1, 2, 3)) -> xr.Dataset:
     """Colour of every final patch, of a run and of its intact arm, from principal components of the intact arm.
 
     Mean, components and scale come from all patches of the intact arm after the final norm, and are used for both, so
-    that a change of colour is a change of features. The sign of a component, which nothing determines, is such that its
-    largest entry is positive.
+    that a change of colour is a change of features.
 
     Parameters
     ----------
@@ -41,27 +83,25 @@ def patch_colours(run: xr.Dataset, intact: xr.Dataset, *, images: tuple[int, ...
         An image is asked for that the stores lack; names all of them.
     """
     count = min(run.sizes["image"], intact.sizes["image"])
-    beyond = [image for image in images if not 0 <= image < count]
-    if beyond:
-        raise InvalidEditError(f"images: expected positions from 0 to {count - 1}, found {', '.join(map(str, beyond))}")
-    reference, edited = _final(intact), _final(run)
-    moments: Moments = pooled_moments(reference).compute()
-    eigenvalues, vectors = np.linalg.eigh(moments.covariance(centre=True))
-    basis = vectors[:, ::-1][:, :3]
-    basis = basis * np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(3)])
-    scale = SPREAD * np.sqrt(np.maximum(eigenvalues[::-1][:3], np.finfo(np.float32).tiny))
-    arms = []
-    for tokens in (reference, edited):
-        values = tokens.isel(image=list(images)).values.astype(np.float64)
-        arms.append(np.clip((values - moments.mean) @ basis / scale, -1, 1) / 2 + 0.5)
-    grid = (intact.row.values.max() + 1, intact.col.values.max() + 1)
-    array = np.stack(arms).astype(np.float32).reshape(2, len(images), *grid, 3)
-    explained = (eigenvalues[::-1][:3] / max(float(eigenvalues.sum()), np.finfo(np.float64).tiny)).tolist()
-    attributes = {"long_name": "principal components as colours", "identifier": "colour", "explained": explained}
+    check_images(images, count)
+    basis = ColourBasis.of(intact)
+    array = np.stack([basis.colours(store, images) for store in (intact, run)])
+    attributes = {
+        "long_name": "principal components as colours",
+        "identifier": "colour",
+        "explained": list(basis.explained),
+    }
     return xr.Dataset(
         {"colour": (("arm", "image", "row", "col", "channel_of_colour"), array, attributes)},
         {"arm": ["intact", "edited"], "image_id": ("image", intact.image_id.values[list(images)])},
     )
+
+
+def check_images(images: Sequence[int], count: int) -> None:
+    """Raise `InvalidEditError`, naming all, where positions of images lie outside a store of `count` images."""
+    beyond = [image for image in images if not 0 <= image < count]
+    if beyond:
+        raise InvalidEditError(f"images: expected positions from 0 to {count - 1}, found {', '.join(map(str, beyond))}")
 
 
 def _final(store: xr.Dataset) -> xr.DataArray:

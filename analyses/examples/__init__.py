@@ -1,0 +1,1 @@
+"""Example images, and what tokens look like on them: for figures and reports."""
