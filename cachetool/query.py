@@ -6,7 +6,8 @@ dask reductions run near the speed of memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from dask.base import tokenize
 
 from cachetool import places
 from cachetool.errors import InvalidEditError, MissingDataError
-from cachetool.store import StoreReader, StoreSpec, key_digest, to_float32
+from cachetool.store import StoreReader, StoreSpec, key_digest
 
 PATH_ATTRIBUTE = "cachetool_path"
 """Attribute of an opened data set that names its store."""
@@ -169,17 +170,40 @@ def normalize(tokens: xr.DataArray, store: xr.Dataset) -> xr.DataArray:
     Same shape, float32, lazy as before. Layer norm: Ba, Kiros and Hinton, arXiv 1607.06450, equation 4 with learned
     scale and shift; RMS norm: Zhang and Sennrich, arXiv 1910.07467, equation 4.
     """
-    norm = store.attrs["norm"]
-    tokens = tokens.astype(np.float32)  # the squares of float16 overflow
-    centred = tokens - tokens.mean("channel") if norm["type"] == "layer_norm" else tokens
-    result = centred
+    weight, bias = (store[name].values if name in store else None for name in ("norm_weight", "norm_bias"))
+    function = partial(_normalized, norm=store.attrs["norm"], weight=weight, bias=bias)
+
+    def apply(values: Any) -> Any:
+        if not isinstance(values, da.Array):
+            return function(values)
+        # `dask="parallelized"` would copy every block: it joins the chunks along `channel`, even a single one.
+        return values.rechunk({-1: -1}).map_blocks(function, dtype=np.float32)  # type: ignore[no-untyped-call]
+
+    found: xr.DataArray = xr.apply_ufunc(
+        apply, tokens, input_core_dims=[["channel"]], output_core_dims=[["channel"]], dask="allowed"
+    )
+    return found.transpose(*tokens.dims)
+
+
+def _normalized(
+    tokens: npt.NDArray[Any],
+    *,
+    norm: Mapping[str, Any],
+    weight: npt.NDArray[np.float32] | None,
+    bias: npt.NDArray[np.float32] | None,
+) -> npt.NDArray[np.float32]:
+    """Tokens (..., channel) after the norm; one copy, changed in place, since every dask thread holds its own."""
+    found = tokens.astype(np.float32)  # the squares of float16 overflow
+    if norm["type"] == "layer_norm":
+        found -= found.mean(axis=-1, keepdims=True)
     if norm["type"] != "none":
-        result = centred / np.sqrt((centred**2).mean("channel") + norm["epsilon"])
-    if "norm_weight" in store:
-        result = result * store.norm_weight
-    if "norm_bias" in store:
-        result = result + store.norm_bias
-    return result.astype(np.float32)
+        squares = np.einsum("...c,...c->...", found, found, dtype=np.float64)
+        found /= np.sqrt(squares / found.shape[-1] + norm["epsilon"]).astype(np.float32)[..., np.newaxis]
+    if weight is not None:
+        found *= weight
+    if bias is not None:
+        found += bias
+    return found
 
 
 def _belongs(run: xr.Dataset, cache: StoreSpec) -> bool:
@@ -221,9 +245,8 @@ def _lazy_tokens(
     def read(layer: int, first: int, last: int) -> npt.NDArray[Any]:
         if layer not in covered:
             return np.full((last - first, 1, *tail), np.nan, dtype=target)
-        stored = reader.read(token_type, layer, first, last)
-        found = to_float32(stored, spec.dtype) if target == np.float32 else stored
-        return found.reshape(last - first, 1, *tail)
+        tokens = reader.read_float32 if target == np.float32 else reader.read
+        return tokens(token_type, layer, first, last).reshape(last - first, 1, *tail)
 
     name = f"{token_type}-{tokenize(str(reader.path), spec.key, token_type, list(layers), str(target), images)}"
     origin = (0,) * len(tail)

@@ -138,6 +138,17 @@ class StoreReader:
             out[position : position + len(values)] = values
         return out
 
+    def read_float32(self, token_type: str, layer: int, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """One state of a range of images, (image, token, channel), decoded to float32 chunk by chunk.
+
+        Takes no memory beside its result but that of a chunk. Raises as `read` does.
+        """
+        geometry = self._store.geometry
+        out = np.empty((stop - start, geometry.layout.count(token_type), geometry.channels), dtype=np.float32)
+        for position, values in self._pieces(token_type, layer, start, stop):
+            to_float32(values, geometry.dtype, out=out[position : position + len(values)])
+        return out
+
     def read_tokens(
         self, token_type: str, layer: int, images: npt.NDArray[np.integer[Any]], tokens: npt.NDArray[np.integer[Any]]
     ) -> npt.NDArray[Any]:
