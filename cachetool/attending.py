@@ -20,7 +20,7 @@ from cachetool.edits.apply import hide_keys
 from cachetool.errors import IncompleteError, InvalidEditError
 from cachetool.query import open_store, store_path
 from cachetool.replaying import open_backbone
-from cachetool.store import StoreReader
+from cachetool.store import StoreReader, StoreSpec
 
 CHUNK_BYTES = 8 * 2**20
 """Aim for the size of one chunk: dask holds a few per thread, and larger batches are no faster on a CPU."""
@@ -84,27 +84,26 @@ def attention(
         selected = hidden(layer)
         return _probabilities(backbone, layer, state, None if selected is None else selected[first:last], device)
 
-    shape = (len(spec.images), len(chosen), backbone.heads, spec.layout.tokens, spec.layout.tokens)
+    images = _positions(spec, store) if isinstance(store, xr.Dataset) else np.arange(len(spec.images))
+    shape = (len(images), len(chosen), backbone.heads, spec.layout.tokens, spec.layout.tokens)
     types = np.array([name for name in spec.layout.types for _ in range(spec.layout.count(name))], dtype=object)
-    found = xr.DataArray(
-        _lazy(read, chosen, shape, spec.block, f"{path}-{tokenize(spec.key, depth, device)}"),
+    return xr.DataArray(
+        _lazy(read, chosen, images, shape, spec.block, f"{path}-{tokenize(spec.key, depth, device)}"),
         dims=("image", "layer", "head", "query", "key"),
         coords={
-            "image_id": ("image", np.array(spec.images.image_id, dtype=object)),
+            "image_id": ("image", np.array(spec.images.image_id, dtype=object)[images]),
             "layer": list(chosen),
             "query_type": ("query", types),
             "key_type": ("key", types),
         },
         name="attention",
     )
-    return _restrict(found, store) if isinstance(store, xr.Dataset) else found
 
 
-def _restrict(found: xr.DataArray, store: xr.Dataset) -> xr.DataArray:
-    """The images of an opened store, in its order."""
-    position = {image_id: index for index, image_id in enumerate(found.image_id.values.tolist())}
-    chosen = [position[image_id] for image_id in np.atleast_1d(store.image_id.values).tolist()]
-    return found if chosen == list(range(len(position))) else found.isel(image=chosen)
+def _positions(spec: StoreSpec, store: xr.Dataset) -> npt.NDArray[np.int64]:
+    """Positions in the store of the images that an opened one was restricted to, in its order."""
+    position = {image_id: index for index, image_id in enumerate(spec.images.image_id)}
+    return np.array([position[image_id] for image_id in np.atleast_1d(store.image_id.values).tolist()], dtype=np.int64)
 
 
 def _whole(reader: StoreReader, depth: int) -> list[int]:
@@ -164,19 +163,22 @@ def _probabilities(
 def _lazy(
     read: Callable[[int, int, int], npt.NDArray[np.float32]],
     layers: Sequence[int],
+    images: npt.NDArray[np.int64],
     shape: tuple[int, ...],
     block: int,
     name: str,
 ) -> da.Array:
-    """One dask chunk per block and few images, which never reach over two blocks of the store."""
-    images, rest = shape[0], shape[2:]
+    """One dask chunk per block and few neighbouring images, which never reach over two blocks of the store."""
+    rest = shape[2:]
     size = max(1, min(block, CHUNK_BYTES // (4 * int(np.prod(rest)))))
+    # Only the images asked for: to cut them out of larger chunks would run blocks for nothing and hold the rest.
+    breaks = np.flatnonzero((np.diff(images) != 1) | (images[1:] % block == 0)) + 1
     edges = [
-        (first, min(first + size, start + block, images))
-        for start in range(0, images, block)
-        for first in range(start, min(start + block, images), size)
+        (int(run[0]) + first, int(run[0]) + min(first + size, len(run)))
+        for run in np.split(images, breaks)
+        for first in range(0, len(run), size)
     ]
-    name = f"attention-{tokenize(name, list(layers), shape, size)}"
+    name = f"attention-{tokenize(name, list(layers), images, shape, size)}"
     graph: dict[Any, Any] = {
         (name, row, column, 0, 0, 0): (_with_layer, read, layer, first, last)
         for row, (first, last) in enumerate(edges)

@@ -57,8 +57,8 @@ def attention_divergence(
     stores = [store.sel(layer=store.layer < depth) for store in shared_layers(run, intact)]
     edited, reference = (cachetool.attention(store, weights=weights, device=device) for store in stores)
     rows = xr.apply_ufunc(
-        jensen_shannon, edited, reference.drop_vars("image_id"), kwargs={"base": base}, dask="parallelized",
-        input_core_dims=[["key"], ["key"]], output_dtypes=[np.float64],
+        _rows, edited, reference.drop_vars("image_id"), kwargs={"base": base}, dask="parallelized",
+        input_core_dims=[["query", "key"], ["query", "key"]], output_core_dims=[["query"]], output_dtypes=[np.float64],
     )  # fmt: skip
     by_query = rows.groupby("query_type").mean("query")
     units = {2.0: "bits", math.e: "nats"}.get(base, f"log base {base:g}")
@@ -69,6 +69,15 @@ def attention_divergence(
             "divergence_by_query": by_query.assign_attrs(named),
         }
     )
+
+
+def _rows(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], *, base: float) -> npt.NDArray[np.float64]:
+    """Divergence (..., query) of attention (..., query, key)."""
+    found = np.empty(first.shape[:-1])
+    # Head by head: float64 copies of a whole chunk would be the largest thing in memory.
+    for place in np.ndindex(found.shape[:-1]):
+        found[place] = jensen_shannon(first[place], second[place], base=base)
+    return found
 
 
 def jensen_shannon(

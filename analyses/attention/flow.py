@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 import cachetool
@@ -36,24 +37,30 @@ def attention_flow(store: xr.Dataset, *, weights: str | None = None, device: str
     """
     attention = cachetool.attention(store, weights=weights, device=device)
     types = list(dict.fromkeys(attention.key_type.values.tolist()))
-    keys = {
-        name: attention.isel(key=_of(attention.key_type, name)).sum("key", dtype=np.float64, skipna=False)
-        for name in types
-    }
-    rows = [
-        xr.concat([keys[key].isel(query=_of(attention.query_type, query)).mean("query") for key in types], "key_type")
-        for query in types
-    ]
-    flow = xr.concat(rows, "query_type").assign_coords(query_type=types, key_type=types)
+    places = {name: _of(attention.key_type, name) for name in types}
+    registers = range(attention.sizes["key"])[places.get("registers", slice(0))]
+    # A task that gives all sums at once holds its attention no longer than it runs; were each sum a task of its own,
+    # dask would hold it until the last of them had run.
+    parts = [*places.values(), *(slice(one, one + 1) for one in registers)]
+    sums = xr.apply_ufunc(
+        _sums, attention.drop_vars("key_type"), kwargs={"parts": parts},
+        input_core_dims=[["key"]], output_core_dims=[["part"]], dask="parallelized", output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"output_sizes": {"part": len(parts)}},
+    )  # fmt: skip
+    rows = [sums.isel(query=places[query], part=slice(len(types))).mean("query") for query in types]
+    flow = xr.concat(rows, "query_type").rename(part="key_type").assign_coords(query_type=types, key_type=types)
     flow = flow.transpose("image", "layer", "head", "query_type", "key_type")
     found = {"flow": flow.assign_attrs(long_name="share of attention", units="1")}
-    if "registers" in types and "cls" in types:
-        own = attention.isel(query=_of(attention.query_type, "cls"), key=_of(attention.key_type, "registers"))
-        shares = (
-            own.isel(query=0, drop=True).rename(key="register").drop_vars(["key_type", "query_type"], errors="ignore")
-        )
+    if registers and "cls" in types:
+        shares = sums.isel(query=places["cls"].start, part=slice(len(types), None), drop=True)
+        shares = shares.astype(np.float32).rename(part="register").drop_vars("query_type", errors="ignore")
         found["cls_to_register"] = shares.assign_attrs(long_name="share of [CLS] attention", units="1")
     return xr.Dataset(found)
+
+
+def _sums(attention: npt.NDArray[np.float32], *, parts: list[slice]) -> npt.NDArray[np.float64]:
+    """Attention (..., key) summed over parts of the keys, (..., part)."""
+    return np.stack([attention[..., part].sum(axis=-1, dtype=np.float64) for part in parts], axis=-1)
 
 
 def _of(types: xr.DataArray, name: str) -> slice:
