@@ -15,6 +15,7 @@ from dask.callbacks import Callback
 import cachetool
 from analyses.analysis import Analysis, find_analysis
 from analyses.evaluation.arms import edit_label, is_unedited
+from analyses.geometry.tokens_of import at_layers
 from cachetool.errors import InvalidEditError, MissingDataError
 from cachetool.events import Events, Silent
 from cachetool.query import store_path
@@ -131,7 +132,9 @@ def _on_runs(
             stores_given = [part]
             if analysis.compares:
                 stores_given.append(_restrict(_intact_arm(run, intact, cache), limit, layers).isel(image=_rows(part)))
-            results.append(analysis.function(*stores_given, **settings))
+            # One run after the other: in one graph, every block of the intact arm would be held until all runs had
+            # used it.
+            results.append(analysis.function(*stores_given, **settings).load())
             kept.append(run)
         except (MissingDataError, InvalidEditError, cachetool.errors.IncompleteError) as error:
             left_out.append(f"{edit_label(_edit(run))} from {_edit(run).from_layer}: {error}")
@@ -182,7 +185,7 @@ def _restrict(store: xr.Dataset, limit: int | None, layers: Sequence[int] | None
             raise InvalidEditError(
                 f"{store_path(store)} holds the states {', '.join(map(str, held))}, not {', '.join(map(str, missing))}"
             )
-        store = store.sel(layer=list(layers))
+        store = at_layers(store, layers)
     return store if limit is None else store.isel(image=slice(limit))
 
 

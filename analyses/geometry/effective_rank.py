@@ -8,7 +8,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 
-from analyses.geometry.moments import Moments, pooled_moments
+from analyses.geometry.moments import Moments, blocks_of, merged
 from analyses.geometry.tokens_of import tokens_of
 
 
@@ -43,21 +43,13 @@ def effective_rank(store: xr.Dataset, *, tokens: str = "patches", centre: bool =
         The store holds no such tokens.
     """
     values = tokens_of(store, tokens)
-    token = str(values.dims[2])
-    ranks = xr.apply_ufunc(
-        _ranks_of_images, values, kwargs={"centre": centre}, input_core_dims=[[token, "channel"]],
-        output_core_dims=[["quantity"]], dask="parallelized", output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"quantity": 2}},
-    )  # fmt: skip
-    channels = values.sizes["channel"]
-    pooled = [
-        da.from_delayed(  # type: ignore[no-untyped-call]
-            delayed(_pooled)(pooled_moments(values.sel(layer=layer)), centre), (channels + 2,), np.float64
-        )
-        for layer in values.layer.values
-    ]
-    layered = da.stack(pooled)  # type: ignore[no-untyped-call]
-    stacked = xr.DataArray(layered, dims=("layer", "value"), coords={"layer": values.layer})
+    states = [_of_state(values.sel(layer=layer), centre) for layer in values.layer.values]
+    of_images, pooled = (da.stack(arrays) for arrays in zip(*states, strict=True))  # type: ignore[no-untyped-call]
+    per_image = {name: one for name, one in values.coords.items() if one.dims == ("image",)}
+    ranks = xr.DataArray(
+        of_images, dims=("layer", "image", "quantity"), coords={"layer": values.layer, **per_image}
+    ).transpose("image", "layer", "quantity")
+    stacked = xr.DataArray(pooled, dims=("layer", "value"), coords={"layer": values.layer})
     of_image, of_all = f"{tokens} of an image", f"{tokens} of all images"
     found = {
         "effective_rank": ranks.isel(quantity=0).assign_attrs(long_name=f"effective rank of {of_image}"),
@@ -90,7 +82,28 @@ def participation_of_eigenvalues(eigenvalues: npt.NDArray[np.floating]) -> npt.N
     return np.where(squares == 0, 0.0, ratio)
 
 
-def _ranks_of_images(tokens: npt.NDArray[np.floating], *, centre: bool) -> npt.NDArray[np.float64]:
+def _of_state(tokens: xr.DataArray, centre: bool) -> tuple[da.Array, da.Array]:
+    """Quantities of every image (image, 2) and of all images (2 + component,), from one read of each block.
+
+    One task takes both from a block: as two they would hold blocks until both had run.
+    """
+    found = [delayed(_of_block, nout=2)(block, centre) for block in blocks_of(tokens)]
+    rows = [
+        da.from_delayed(ranks, (images, 2), np.float64)  # type: ignore[no-untyped-call]
+        for (ranks, _), images in zip(found, tokens.chunksizes["image"], strict=True)
+    ]
+    pooled = delayed(_pooled)(merged([moments for _, moments in found]), centre)
+    return (
+        da.concatenate(rows),  # type: ignore[no-untyped-call]
+        da.from_delayed(pooled, (2 + tokens.sizes["channel"],), np.float64),  # type: ignore[no-untyped-call]
+    )
+
+
+def _of_block(tokens: npt.NDArray[np.floating], centre: bool) -> tuple[npt.NDArray[np.float64], Moments]:
+    return _ranks_of_images(tokens, centre), Moments.of(tokens)
+
+
+def _ranks_of_images(tokens: npt.NDArray[np.floating], centre: bool) -> npt.NDArray[np.float64]:
     """Effective rank and participation ratio (..., 2) of tokens (..., token, channel)."""
     found = np.full((*tokens.shape[:-2], 2), np.nan)
     # One image after the other: float64 copies of a whole block would be the largest thing in memory.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import reduce
+from itertools import combinations_with_replacement
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -12,9 +14,6 @@ from dask.delayed import delayed
 
 from analyses.geometry.moments import SLICE, Matrix, Moments, blocks_of, merged
 from analyses.geometry.tokens_of import shared_layers, tokens_of
-
-BAND_BYTES = 64 * 2**20
-"""Size of one matrix of cross products: all layers at once where they fit, else as many as do, in several passes."""
 
 
 def cka_between_layers(store: xr.Dataset, *, tokens: str = "cls") -> xr.Dataset:
@@ -43,15 +42,12 @@ def cka_between_layers(store: xr.Dataset, *, tokens: str = "cls") -> xr.Dataset:
         The store holds no such tokens.
     """
     values = tokens_of(store, tokens)
-    layers, channels = values.layer.values.tolist(), values.sizes["channel"]
-    blocks = list(zip(*(blocks_of(values.sel(layer=layer)) for layer in layers), strict=True))
-    height = max(1, BAND_BYTES // (8 * channels * channels * len(layers)))
+    layers = values.layer.values.tolist()
+    states = [blocks_of(values.sel(layer=layer)) for layer in layers]
     squares = np.empty((len(layers), len(layers)))
-    for first in range(0, len(layers), height):
-        band = slice(first, first + height)
-        products = merged([delayed(_products)(list(states), band) for states in blocks])
-        # Band by band, since all of them at once would be as large as one.
-        squares[band] = delayed(_squares)(products, channels).compute()
+    # One pair after the other: all at once would hold a block at all states, and a matrix for every pair.
+    for one, other in combinations_with_replacement(range(len(layers)), 2):
+        squares[one, other] = squares[other, one] = _squared_scatter(states[one], states[other]).compute()
     own = np.sqrt(np.diag(squares))
     with np.errstate(invalid="ignore", divide="ignore"):
         aligned = squares / np.outer(own, own)
@@ -81,38 +77,40 @@ def cka_between_runs(run: xr.Dataset, intact: xr.Dataset, *, tokens: str = "patc
     return xr.Dataset({"linear_cka": array.assign_attrs(long_name=f"linear CKA of {tokens} with intact", units="1")})
 
 
+def _squared_scatter(one: list[Any], other: list[Any]) -> Any:
+    """Squared Frobenius norm of the scatter between two states, each given block by block: a dask value."""
+    return delayed(_square)(merged([delayed(Moments.of)(*pair) for pair in zip(one, other, strict=True)]))
+
+
+def _square(moments: Moments) -> float:
+    return float(np.vdot(moments.scatter, moments.scatter))
+
+
 def _alignment(one: xr.DataArray, other: xr.DataArray) -> da.Array:
     other = other.chunk(image=one.chunksizes["image"])
     pairs = zip(blocks_of(one), blocks_of(other), strict=True)
-    products = merged([delayed(_products)(list(pair), slice(None)) for pair in pairs])
-    value = delayed(_cka)(products, one.sizes["channel"])
-    found: da.Array = da.from_delayed(value, (), np.float64)  # type: ignore[no-untyped-call]
+    products = merged([delayed(_products)(*pair) for pair in pairs])
+    found: da.Array = da.from_delayed(delayed(_cka)(products), (), np.float64)  # type: ignore[no-untyped-call]
     return found
 
 
-def _products(states: list[npt.NDArray[np.floating]], band: slice) -> Moments:
-    """Moments of the tokens at some of the states with those at all of them, channels of states side by side."""
-    flat = [tokens.reshape(-1, tokens.shape[-1]) for tokens in states]
-    whole = len(flat[band]) == len(flat)
-    found: list[Moments] = []
-    # Put side by side slice by slice: a copy of all states of a block would be the largest thing in memory.
-    for first in range(0, len(flat[0]), SLICE):
-        columns = np.concatenate([tokens[first : first + SLICE] for tokens in flat], axis=-1)
-        rows = columns if whole else np.concatenate([tokens[first : first + SLICE] for tokens in flat[band]], axis=-1)
-        found = [reduce(Moments.merge, [*found, Moments.of(rows, columns)])]
-    return found[0]
+def _products(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> Moments:
+    """Moments of the tokens of both stores, channels side by side, so that a token that one lacks counts in neither."""
+    flat = [tokens.reshape(-1, tokens.shape[-1]) for tokens in (one, other)]
+    # Put side by side slice by slice: a copy of both blocks would be the largest thing in memory.
+    return reduce(
+        Moments.merge,
+        (
+            Moments.of(np.concatenate([tokens[first : first + SLICE] for tokens in flat], axis=-1))
+            for first in range(0, len(flat[0]), SLICE)
+        ),
+    )
 
 
-def _squares(moments: Moments, channels: int) -> Matrix:
-    """Squared Frobenius norm of the scatter of every state of the first view with every one of the second."""
-    rows, columns = (length // channels for length in moments.scatter.shape)
-    tiles = moments.scatter.reshape(rows, channels, columns, channels)
-    found: Matrix = np.einsum("ambn,ambn->ab", tiles, tiles)
-    return found
-
-
-def _cka(moments: Moments, channels: int) -> Matrix:
-    """CKA of two states; NaN where one of them does not vary."""
-    squares = _squares(moments, channels)
+def _cka(moments: Moments) -> Matrix:
+    """CKA of the two halves of the channels; NaN where one of them does not vary."""
+    channels = len(moments.mean) // 2
+    tiles = moments.scatter.reshape(2, channels, 2, channels)
+    squares = np.einsum("ambn,ambn->ab", tiles, tiles)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(squares[0, 1] / np.sqrt(squares[0, 0] * squares[1, 1]))

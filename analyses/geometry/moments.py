@@ -41,9 +41,10 @@ class Moments:
         Tokens that are not finite in one of them are left out.
         """
         rows = tokens.reshape(-1, tokens.shape[-1])
-        columns = rows if others is None else others.reshape(-1, others.shape[-1])
-        parts = [cls._of_slice(rows, columns, slice(first, first + SLICE)) for first in range(0, len(rows), SLICE)]
-        return reduce(cls.merge, parts)
+        columns = rows if others is None or others is tokens else others.reshape(-1, others.shape[-1])
+        slices = (slice(first, first + SLICE) for first in range(0, len(rows), SLICE))
+        # Merged as they come: a list would hold a matrix for every slice.
+        return reduce(cls.merge, (cls._of_slice(rows, columns, chosen) for chosen in slices))
 
     @classmethod
     def _of_slice(cls, rows: npt.NDArray[np.floating], columns: npt.NDArray[np.floating], chosen: slice) -> Moments:

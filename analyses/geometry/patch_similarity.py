@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 
+from analyses.geometry.patch_cosine import cosine
 from analyses.geometry.tokens_of import shared_layers, tokens_of
 
 
@@ -30,18 +30,13 @@ def patch_similarity(run: xr.Dataset, intact: xr.Dataset, *, maps: bool = False)
         One of them lacks patches, or they share no state.
     """
     first, second = shared_layers(run, intact)
-    edited, reference = (tokens_of(store, "patches").astype(np.float32) for store in (first, second))
-    product = (edited * reference.drop_vars("image_id")).sum("channel", skipna=False)
-    cosine = product / (_norm(edited) * _norm(reference))
-    grid = cosine.set_index(patch=["row", "col"]).unstack("patch")
+    edited, reference = (tokens_of(store, "patches") for store in (first, second))
+    similarity = cosine(edited, reference.drop_vars("image_id"))
+    grid = similarity.set_index(patch=["row", "col"]).unstack("patch")
     found = {
-        "cosine": cosine.mean("patch").assign_attrs(long_name="cosine of patches with their intact selves"),
+        "cosine": similarity.mean("patch").assign_attrs(long_name="cosine of patches with their intact selves"),
         "cosine_map": grid.mean("image").assign_attrs(long_name="cosine of patches with their intact selves"),
     }
     if maps:
         found["patch_cosine"] = grid.assign_attrs(long_name="cosine of a patch with its intact self")
     return xr.Dataset({name: values.assign_attrs(units="1") for name, values in found.items()})
-
-
-def _norm(tokens: xr.DataArray) -> xr.DataArray:
-    return (tokens**2).sum("channel", skipna=False) ** 0.5

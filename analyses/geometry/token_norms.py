@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
-from analyses.geometry.tokens_of import tokens_of
+from analyses.geometry.tokens_of import over_channels, tokens_of
 
 
 def token_norms(store: xr.Dataset, *, threshold: float = 5.0, maps: bool = False) -> xr.Dataset:
@@ -53,7 +54,12 @@ def token_norms(store: xr.Dataset, *, threshold: float = 5.0, maps: bool = False
 
 
 def _norm(store: xr.Dataset, token_type: str) -> xr.DataArray:
-    """Euclidean norm, summed in float64 so that large channels do not swallow small ones, float32."""
-    tokens = tokens_of(store, token_type, normalized=False)
-    squares = (tokens.astype(np.float64) ** 2).sum("channel", skipna=False)
-    return (squares**0.5).astype(np.float32)
+    """Euclidean norm of every token, lazy, float32."""
+    return over_channels(_norms, tokens_of(store, token_type, normalized=False))
+
+
+def _norms(tokens: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Norms (...) of tokens (..., channel)."""
+    # Summed in float64, so that large channels do not swallow small ones, yet without a float64 copy of the block.
+    squares = np.einsum("...c,...c->...", tokens, tokens, dtype=np.float64)
+    return np.asarray(np.sqrt(squares), dtype=np.float32)
