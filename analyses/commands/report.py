@@ -23,6 +23,8 @@ from cachetool.cli.console import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cachetool.events import Events
+
 IMAGES = 4
 """Example images of every cache."""
 
@@ -44,6 +46,9 @@ def command(
     run: Annotated[
         list[Path] | None,
         typer.Option("--run", help="Run to show on example images; repeat for several [one of each common edit]."),
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Directory for the galleries as SVG and PNG [none are written].")
     ] = None,
     weights: WeightsOption = None,
     device: DeviceOption = None,
@@ -84,12 +89,14 @@ def command(
             events=events,
         )
         write_report(report, output_file)
+        drawn = [] if figures is None else _draw(caches, chosen, figures, run or [], weights, device, events)
     size = output_file.stat().st_size
     if as_json:
         print_json(
             {
                 "report": str(output_file),
                 "bytes": size,
+                "figures": [str(path) for path in drawn],
                 "findings": [{"model": one.model, "target": one.target, "verdict": one.verdict,
                               "headline": one.headline, "sentence": one.sentence} for one in report.findings],
                 "missing": [{"of": of, "what": one.what, "why": one.why, "command": one.command}
@@ -101,7 +108,34 @@ def command(
         errors.print(f"{finding.model}: {finding.headline}. {finding.sentence}", markup=False)
     if report.missing:
         errors.print(f"not shown, listed on the page with how to get it: {len(report.missing)}", markup=False)
+    for path in drawn:
+        output.print(str(path), markup=False, highlight=False, soft_wrap=True)
     output.print(f"{output_file} ({humanize.naturalsize(size)})", markup=False, highlight=False, soft_wrap=True)
+
+
+def _draw(
+    caches: list[Path],
+    images: list[int] | None,
+    directory: Path,
+    runs: list[Path],
+    weights: Path | None,
+    device: str | None,
+    events: Events,
+) -> list[Path]:
+    """The galleries of every cache, each in a directory of its own."""
+    from analyses.examples.photos import spread_images
+    from analyses.report.gallery_figures import write_gallery_figures
+    from analyses.report.subject import open_subject
+
+    drawn = []
+    for path in caches:
+        subject = open_subject(path)
+        chosen = spread_images(subject.cache.readable.values, IMAGES) if images is None else images
+        folder = directory / f"{path.parent.name}-{path.stem}"
+        drawn += write_gallery_figures(
+            subject, chosen, folder, runs=runs, weights=weights, device=device, events=events
+        )
+    return drawn
 
 
 def _caches(root: Path, tables: list[pd.DataFrame]) -> list[Path]:

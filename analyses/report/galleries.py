@@ -15,6 +15,7 @@ from analyses.examples.correspondences import CarriedPair, carried_pairs
 from analyses.examples.nearest import nearest_cutouts
 from analyses.examples.photos import photo
 from analyses.examples.token_maps import INTACT, token_maps
+from analyses.figures.token_maps import ATTENTION_PERCENTILE
 from analyses.geometry.patch_colours import ColourBasis
 from analyses.report.pictures import coloured, mapped, photograph, scale
 from analyses.report.subject import Subject
@@ -22,9 +23,6 @@ from cachetool.errors import CachetoolError
 
 BASIS_IMAGES = 1000
 """Images that the colours' principal components are computed from, so that large caches do not hold the page up."""
-
-ATTENTION_PERCENTILE = 97
-"""Where the scale of attention ends: a few outlier patches that take most of it would leave the others black."""
 
 PAIRS, CUTOUTS = 4, 8
 ARMS_OF_PAIRS = 3
@@ -150,15 +148,19 @@ def token_gallery(
     device: str | None = None,
 ) -> TokenGallery:
     """Maps of tokens over some images. Raises `CachetoolError` where the cache lacks what they are made of."""
-    few = subject.cache.isel(image=slice(BASIS_IMAGES))
-    maps = token_maps(subject.cache, runs, images, basis=ColourBasis.of(few), weights=weights, device=device)
+    maps = token_maps(subject.cache, runs, images, basis=basis_of(subject), weights=weights, device=device)
     return TokenGallery(
         arms=tuple(maps.arm.values.tolist()),
         images=tuple(_example(subject, maps, index, image) for index, image in enumerate(images)),
         explained=float(sum(maps.attrs["explained"])),
-        basis_images=few.sizes["image"],
+        basis_images=min(BASIS_IMAGES, subject.cache.sizes["image"]),
         without_attention=tuple(maps.attrs["without_attention"]),
     )
+
+
+def basis_of(subject: Subject) -> ColourBasis:
+    """The colours' basis, of the first images. Raises `MissingDataError` where the cache lacks final patches."""
+    return ColourBasis.of(subject.cache.isel(image=slice(BASIS_IMAGES)))
 
 
 def cutout_gallery(subject: Subject) -> list[CutoutRow]:
