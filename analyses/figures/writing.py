@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analyses.figures.cls_dependence import cls_dependence, dependence_on_cls
 from analyses.figures.dose_and_plausibility import draw as draw_dose_and_plausibility
 from analyses.figures.heat_map import draw as draw_heat_map
 from analyses.figures.layer_sweep import draw as draw_layer_sweep
@@ -36,12 +37,14 @@ FORMATS = (".svg", ".png")
 def write_figures(frame: pd.DataFrame, directory: Path) -> list[Path]:
     """Write every figure whose rows are there, as SVG and PNG, for every model and data set of a table.
 
+    Dependence on [CLS] is one figure of all of them.
+
     Parameters
     ----------
     frame
         The tidy table (`analyses.evaluation.rows.as_frame`, or a study's table.csv).
     directory
-        Where `FIGURE-MODEL-DATASET.svg` and `.png` go; made where it is absent.
+        Where `FIGURE-MODEL-DATASET.svg` and `.png` go, and `cls-dependence`; made where it is absent.
 
     Returns
     -------
@@ -65,6 +68,10 @@ def write_figures(frame: pd.DataFrame, directory: Path) -> list[Path]:
                 path = directory / f"{figure_name}-{name}{ending}"
                 save(figure, path)
                 written.append(path)
+    dependence = dependence_on_cls([frame], {})
+    for ending in FORMATS if len(dependence) else ():
+        cls_dependence(dependence, directory / f"cls-dependence{ending}")
+        written.append(directory / f"cls-dependence{ending}")
     return written
 
 

@@ -14,7 +14,7 @@ from dask.delayed import delayed
 
 Matrix = npt.NDArray[np.float64]
 
-SLICE = 2048
+SLICE = 1024
 """Tokens that are converted to float64 at a time: enough for the speed of matrix products, and little memory."""
 
 FAN = 2
@@ -51,13 +51,19 @@ class Moments:
         first = rows[chosen].astype(np.float64)
         second = first if columns is rows else columns[chosen].astype(np.float64)
         finite = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
-        first, second = first[finite], second[finite]
+        if not finite.all():
+            own = second is first
+            first = first[finite]
+            second = first if own else second[finite]
         if len(first) == 0:
             none = np.zeros(rows.shape[1]), np.zeros(columns.shape[1])
             return cls(0, *none, np.zeros((rows.shape[1], columns.shape[1])))
         mean, other = first.mean(axis=0), second.mean(axis=0)
         # Centred before the product: sums of squares less squared sums would cancel where the mean is large.
-        return cls(len(first), mean, other, (first - mean).T @ (second - other))
+        first -= mean
+        if second is not first:
+            second -= other
+        return cls(len(first), mean, other, first.T @ second)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both (Chan, Golub and LeVeque 1983, equation 2.1, for matrices)."""

@@ -37,6 +37,13 @@ def test_every_part_gets_the_figures_that_its_rows_allow(frame: pd.DataFrame, tm
     assert sorted(written) == sorted((tmp_path / "figures").iterdir())
 
 
+def test_dependence_on_cls_is_one_figure_of_all_models(frame: pd.DataFrame, tmp_path: Path) -> None:
+    few = frame[(frame["target"].isin(["", "cls"])) & (frame["task"] == "segmentation")]
+    few = few[few["replacement"].isin(["none", "zero"]) & (few["until_layer"] == 12)]
+    written = write_figures(pd.concat([few, few.assign(model="other")]), tmp_path)
+    assert [path.name for path in written][-2:] == ["cls-dependence.svg", "cls-dependence.png"]
+
+
 def test_a_table_without_rows_gives_no_files(tmp_path: Path) -> None:
     assert write_figures(as_frame([]), tmp_path / "figures") == []
 
