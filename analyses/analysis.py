@@ -3,6 +3,20 @@
 Its first parameter is the store that is analysed. A parameter `intact` receives the unedited arm that a run is compared
 with, `train` a training cache, `weights` and `device` what `cachetool.attention` takes. All further parameters are
 options with defaults.
+
+Memory is stated for T dask threads (by default the number of cores) and these sizes in bytes:
+
+- B, a block: `4 x images x tokens x channels` of one state, where `store.patches.chunksizes["image"]` says how many
+  images a block has. 16 images of 256 patches and 768 channels are 12.6 MB.
+- M, a matrix of all channels: `8 x channels x channels`, 4.7 MB for 768; N is the number of blocks.
+- P, the pooled moments of tokens: `T x (4 M + 16384 x channels) + log2(N) x M`.
+- W, the model's weights: `4 x parameters`.
+- A, what attention takes while it is computed: `3 x 8 MB + 8 x` the states of the images whose attention fits into
+  8 MB. One image counts where a single one has more.
+
+To these come imports, about 30 MB for buffers of libraries, and the result. `tests/benchmarks/memory_of_analyses.py`
+measures every analysis against its bound. On Linux, glibc keeps up to 64 MB per thread of what was freed unless
+`MALLOC_TRIM_THRESHOLD_=1000000` is set in the environment.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def attention_divergence(
     -------
     `divergence` (image, layer, head) over all query rows, and `divergence_by_query` (image, layer, head, query_type).
     Lazy, float64; NaN for images that could not be read. Rows of removed queries are left out, removed keys count as
-    0. Memory: 8 MB of attention of each store (one image at least) and six times that in float64 per dask thread.
+    0. Memory: 4 W + T x (A + 16 MB) (see `analyses.analysis`).
 
     Raises
     ------

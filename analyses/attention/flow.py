@@ -25,8 +25,7 @@ def attention_flow(store: xr.Dataset, *, weights: str | None = None, device: str
     -------
     `flow` (image, layer, head, query_type, key_type) and, with registers, `cls_to_register` (image, layer, head,
     register): the share of [CLS] attention that each register gets. Lazy, float64; NaN for images that could not be
-    read, and removed queries are left out. Memory: 8 MB of attention (one image at least) per dask thread, and a
-    block of images at one state.
+    read, and removed queries are left out. Memory: 3 W + T x A (see `analyses.analysis`).
 
     Raises
     ------

@@ -26,8 +26,8 @@ def attention_maps(
     Returns
     -------
     `attention` (image, layer, head, query, row, col), lazy, float32; queries are `cls` and `register 0`, ... Rows do
-    not sum to 1, since [CLS] and registers are keys too. Memory: 8 MB of attention (one image at least) per dask
-    thread, and the result.
+    not sum to 1, since [CLS] and registers are keys too. Memory: 3 W + T x A (see `analyses.analysis`), and twice the
+    result.
 
     Raises
     ------

@@ -33,9 +33,8 @@ def effective_rank(store: xr.Dataset, *, tokens: str = "patches", centre: bool =
     -------
     `effective_rank` and `participation_ratio` (image, layer), `pooled_effective_rank` and
     `pooled_participation_ratio` (layer), `eigenvalue` (layer, component) of the pooled covariance in descending order.
-    Lazy, float64; NaN for images that could not be read. The last state is read after the final norm. Memory: two
-    blocks of images at one state per dask thread, and a (channel, channel) matrix for every doubling of the number of
-    blocks.
+    Lazy, float64; NaN for images that could not be read. The last state is read after the final norm. Memory:
+    T x B, twice that at the last state, and P (see `analyses.analysis`).
 
     Raises
     ------

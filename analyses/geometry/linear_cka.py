@@ -32,9 +32,8 @@ def cka_between_layers(store: xr.Dataset, *, tokens: str = "cls") -> xr.Dataset:
     Returns
     -------
     `linear_cka` (layer, other_layer), float64, loaded. Images that could not be read are left out. The last state is
-    read after the final norm. One pass over the tokens, or several where the products of all layers exceed 64 MB.
-    Memory: a block of images at all states and a few times 64 MB per dask thread, and 64 MB for every doubling of the
-    number of blocks.
+    read after the final norm. States are read pair by pair, each about as often as there are states. Memory:
+    T x 2 B, T x 3 B with the last state, and P (see `analyses.analysis`).
 
     Raises
     ------
@@ -67,8 +66,8 @@ def cka_between_runs(run: xr.Dataset, intact: xr.Dataset, *, tokens: str = "patc
 
     Returns
     -------
-    `linear_cka` (layer), float64, lazy. Memory: two blocks of images at one state of both per dask thread, and a
-    (2 channel, 2 channel) matrix for every doubling of the number of blocks.
+    `linear_cka` (layer), float64, lazy. Memory: T x 2 B, twice that at the last state, and P for twice the channels
+    (see `analyses.analysis`).
     """
     first, second = (tokens_of(store, tokens) for store in shared_layers(run, intact))
     layers = first.layer.values.tolist()

@@ -85,8 +85,8 @@ class Moments:
 def pooled_moments(tokens: xr.DataArray) -> Any:
     """Moments of tokens (image, ..., channel) at one state, pooled over all but `channel`: a dask value.
 
-    Each chunk is reduced before the next is needed: memory is two chunks per dask thread, and a (channel, channel)
-    matrix for every doubling of the number of chunks.
+    Each chunk is reduced before the next is needed: memory is a chunk per dask thread, and P as `analyses.analysis`
+    states it.
     """
     return merged([delayed(Moments.of)(block) for block in blocks_of(tokens)])
 

@@ -29,8 +29,8 @@ def nearest_patches(store: xr.Dataset, *, count: int = 12) -> xr.Dataset:
     -------
     `cosine` (layer, register, rank), and with the same dimensions `image` (position in the store), `row` and `col` of
     each patch, -1 where there are fewer patches than `count`. Ties go to the first image and patch. The last state is
-    read after the final norm. Lazy, one pass after that for the means; memory: one block of images at one state per
-    dask thread, and `count` patches per register.
+    read after the final norm. Lazy, one pass after that for the means. Memory: T x (1 + 10 x registers / channels) x B,
+    one B more per thread at the last state (see `analyses.analysis`).
 
     Raises
     ------

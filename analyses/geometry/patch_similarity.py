@@ -22,7 +22,7 @@ def patch_similarity(run: xr.Dataset, intact: xr.Dataset, *, maps: bool = False)
     -------
     `cosine` (image, layer) and `cosine_map` (layer, row, col), with `maps` also `patch_cosine` (image, layer, row,
     col). Lazy, float32; NaN for images that could not be read, and for removed patches, which means leave out. The
-    last state is read after the final norm. Memory: one block of images at one state of both stores per dask thread.
+    last state is read after the final norm. Memory: T x 2 B, twice that at the last state (see `analyses.analysis`).
 
     Raises
     ------

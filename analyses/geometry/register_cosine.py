@@ -19,8 +19,8 @@ def register_cosine(store: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     `register_cosine` (image, layer, register, other_register) and `cls_cosine` (image, layer, register), lazy,
-    float32; NaN for images that could not be read. The last state is read after the final norm. Memory: one block of
-    images at one state per dask thread.
+    float32; NaN for images that could not be read. The last state is read after the final norm. Memory: T x 5 B of
+    registers (see `analyses.analysis`).
 
     Raises
     ------

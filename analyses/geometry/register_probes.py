@@ -32,8 +32,9 @@ def register_probes(store: xr.Dataset, train: xr.Dataset, *, strength: float | N
     Returns
     -------
     `correct` (image, layer, token), 1 where the probe predicts the image's class, float32, loaded; tokens are `cls`
-    and `register 0`, ... NaN for images without a class, or that could not be read. Memory: one token type at one
-    state of both stores.
+    and `register 0`, ... NaN for images without a class, or that could not be read. Memory grows with the images,
+    since a probe is fitted on all: `8 x images of both stores x registers x channels` bytes for one state, and
+    `48 x training images x channels` for the fit.
 
     Raises
     ------

@@ -28,7 +28,7 @@ def token_norms(store: xr.Dataset, *, threshold: float = 5.0, maps: bool = False
     -------
     `cls_norm` (image, layer), `register_norm` (image, layer, register), `median_patch_norm`, `largest_patch_norm`,
     `largest_to_median` and `outlier_patches` (image, layer); with `maps` also `patch_norm` (image, layer, row, col).
-    Lazy, float32; NaN for images that could not be read. Memory: one block of images at one state per dask thread.
+    Lazy, float32; NaN for images that could not be read. Memory: T x B (see `analyses.analysis`).
     """
     found: dict[str, xr.DataArray] = {}
     if "cls" in store:
