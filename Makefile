@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow bench lint install clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(PYTEST) -m slow
+
+bench: $(INSTALLED)
+	$(VENV)/bin/python -m tests.benchmarks
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

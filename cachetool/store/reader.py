@@ -28,6 +28,10 @@ OPEN_SHARDS = 256
 """Shards kept mapped at a time: each takes one file descriptor, of which a process often has no more than 1024."""
 
 
+READ_AHEAD = 4
+"""Blocks that the system is told to read before they are needed: with one, a disk waits between blocks."""
+
+
 class StoreReader:
     """Read a cache or run. Safe to use while another process extends it."""
 
@@ -138,6 +142,42 @@ class StoreReader:
             out[position : position + len(values)] = values
         return out
 
+    def read_layers(
+        self, token_type: str, layers: Sequence[int], start: int, stop: int, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        """Several states of a range of images: what `read` gives for each, in one pass over the files.
+
+        Parameters
+        ----------
+        token_type, layers
+            What to read; states in any order.
+        start, stop
+            Images from `start` to before `stop`.
+        out
+            C-contiguous (layer, image, token, channel) array of the storage dtype to read into.
+
+        Returns
+        -------
+        (layer, image, token, channel), storage dtype. Raises as `read` does.
+        """
+        geometry = self._store.geometry
+        shape = (len(layers), stop - start, geometry.layout.count(token_type), geometry.channels)
+        dtype = storage_dtype(geometry.dtype)
+        if out is None:
+            out = np.empty(shape, dtype=dtype)
+        elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+            raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
+        self._check_range(start, stop)
+        span = self._block_span(start, stop)
+        self._refuse([problem for layer in layers for problem in self._missing(token_type, layer, span)])
+        indices = [geometry.layers.index(layer) for layer in layers]
+        size = geometry.array(token_type).chunk_images(geometry.block)
+        for first in range(start // size * size, stop, size) if indices else ():
+            low, high = max(start, first), min(stop, first + size)
+            values = self._layered_chunk(token_type, first // geometry.block, indices, first % geometry.block // size)
+            out[:, low - start : high - start] = values[:, low - first : high - first]
+        return out
+
     def read_float32(self, token_type: str, layer: int, start: int, stop: int) -> npt.NDArray[np.float32]:
         """One state of a range of images, (image, token, channel), decoded to float32 chunk by chunk.
 
@@ -215,7 +255,11 @@ class StoreReader:
         self._check_range(start, stop)
         index = self._checked_index(token_type, layer, self._block_span(start, stop))
         size = geometry.array(token_type).chunk_images(geometry.block)
+        ahead, last = start // geometry.block, -(-stop // geometry.block)
         for first in range(start // size * size, stop, size):
+            while ahead < min(first // geometry.block + READ_AHEAD, last):
+                self._shard(token_type, ahead, index).will_need(index)
+                ahead += 1
             values = self._chunk(token_type, first // geometry.block, index, first % geometry.block // size)
             low, high = max(start, first), min(stop, first + size)
             yield low - start, values[low - first : high - first]
@@ -234,6 +278,17 @@ class StoreReader:
         return shard.values(index, chunk, storage_dtype(geometry.dtype)).reshape(
             shard.layout.chunk_images, -1, geometry.channels
         )
+
+    def _layered_chunk(self, token_type: str, block: int, indices: Sequence[int], chunk: int) -> npt.NDArray[Any]:
+        """An inner chunk at several states, (layer, image, token, channel). Raises `DamagedError`."""
+        geometry = self._store.geometry
+        shape = (len(indices), geometry.array(token_type).chunk_images(geometry.block), -1, geometry.channels)
+        shard = self._shard(token_type, block, indices[0])
+        view = shard.layered_values(indices, chunk, storage_dtype(geometry.dtype))
+        # What was not read before is compared with its checksum on the way through `_chunk`.
+        if view is None or (self._verify and not shard.checked[chunk, indices].all()):
+            return np.stack([self._chunk(token_type, block, index, chunk) for index in indices]).reshape(shape)
+        return view.reshape(shape)
 
     def _shard(self, token_type: str, block: int, index: int) -> Shard:
         """The mapped shard of a block, opened again where it was replaced by one with more states."""

@@ -142,6 +142,13 @@ class Shard:
         """Whether a chunk is stored; `layer` is a position in the `layer` coordinate."""
         return bool(self._present[chunk, layer])
 
+    def will_need(self, layer: int) -> None:
+        """Have the system begin to read one layer, so that its pages do not come one fault at a time."""
+        offsets = self._offsets[self._present[:, layer], layer]
+        if len(offsets):
+            first = int(offsets.min()) // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, first, int(offsets.max()) + self.layout.chunk_bytes - first)
+
     def encoded_chunk(self, layer: int, chunk: int) -> memoryview:
         """A stored chunk with its checksum, unchecked."""
         offset = int(self._offsets[chunk, layer])
@@ -165,6 +172,22 @@ class Shard:
             end = offset + self.layout.chunk_bytes
             value = extend_checksum(value, self.bytes[end - CHECKSUM_BYTES : end])
         return extend_checksum(value, self.bytes[-CHECKSUM_BYTES:])
+
+    def layered_values(self, layers: Sequence[int], chunk: int, dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
+        """The values of one chunk at several layers as one view (layer, value) of the file, unchecked.
+
+        None where the layers do not lie at even distances, or where one is not stored. One copy from such a view takes
+        a third of the time of a copy per layer where chunks are small: what Python does per chunk is most of it.
+        """
+        if not self._present[chunk, list(layers)].all():
+            return None
+        offsets = self._offsets[chunk, list(layers)].astype(np.int64)
+        steps = np.diff(offsets)
+        if len(steps) and (steps != steps[0]).any():
+            return None
+        shape = (len(layers), self.layout.payload_bytes // dtype.itemsize)
+        stride = int(steps[0]) if len(steps) else self.layout.chunk_bytes
+        return np.ndarray(shape, dtype, self.bytes, int(offsets[0]), (stride, dtype.itemsize))
 
     def values(self, layer: int, chunk: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """The values of a stored chunk as a read-only view of the file, one-dimensional, unchecked."""

@@ -1,0 +1,75 @@
+"""Two ways of doing the same, timed in turns, so that what else the machine does falls on both."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one benchmark found."""
+
+    what: str
+    """What was measured."""
+    against: str
+    """What it was measured against."""
+    ratio: float
+    """Of medians; `unit` says of what."""
+    unit: str
+    """`times the time` (less is better) or `of its speed` (more is better)."""
+    reach: float
+    """What is aimed for, in the same unit."""
+    seconds: tuple[float, float]
+    """Medians: ours, the other's."""
+    counts: dict[str, str] = field(default_factory=dict)
+    """What was moved or run, by name."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether the aim was met in this run."""
+        return self.ratio <= self.reach if self.unit == "times the time" else self.ratio >= self.reach
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def in_turns(
+    ours: Callable[[], object],
+    other: Callable[[], object],
+    *,
+    repeats: int,
+    before: Callable[[], object] = lambda: None,
+) -> tuple[float, float]:
+    """Median seconds of both, timed in turns (ours, other, ours, ...) after one untimed call of each.
+
+    `before` is called before every timed call, untimed: to drop caches of the system, or files of the last call.
+    """
+    found: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeats + 1):
+        for side, work in zip(found, (ours, other), strict=True):
+            before()
+            seconds = timed(work)
+            if turn:
+                side.append(seconds)
+    return statistics.median(found[0]), statistics.median(found[1])
+
+
+def slower(
+    what: str, against: str, seconds: tuple[float, float], reach: float, counts: dict[str, str] | None = None
+) -> Comparison:
+    """A comparison of times: how many times the other's time ours is."""
+    return Comparison(what, against, seconds[0] / seconds[1], "times the time", reach, seconds, counts or {})
+
+
+def speed(
+    what: str, against: str, seconds: tuple[float, float], reach: float, counts: dict[str, str] | None = None
+) -> Comparison:
+    """A comparison of speeds at the same work: which share, or which multiple, of the other's speed ours is."""
+    return Comparison(what, against, seconds[1] / seconds[0], "of its speed", reach, seconds, counts or {})
