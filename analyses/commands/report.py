@@ -123,14 +123,14 @@ def _draw(
     events: Events,
 ) -> list[Path]:
     """The galleries of every cache, each in a directory of its own."""
-    from analyses.examples.photos import spread_images
+    from analyses.report.cache_section import example_images
     from analyses.report.gallery_figures import write_gallery_figures
-    from analyses.report.subject import open_subject
+    from analyses.report.subject import gallery_runs, open_subject
 
     drawn = []
     for path in caches:
         subject = open_subject(path)
-        chosen = spread_images(subject.cache.readable.values, IMAGES) if images is None else images
+        chosen = example_images(subject, gallery_runs(subject, runs), IMAGES if images is None else images)
         folder = directory / f"{path.parent.name}-{path.stem}"
         drawn += write_gallery_figures(
             subject, chosen, folder, runs=runs, weights=weights, device=device, events=events

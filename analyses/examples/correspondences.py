@@ -65,11 +65,18 @@ def carried_pairs(
         The data set has no pairs of readable images, or a store lacks the patches; the text names the store.
     """
     measured = task or Correspondence()
+    # A cache may have grown since it was replayed: pairs are chosen among the images that all arms hold.
+    held = min(store.sizes["image"] for store in arms.values())
+    readable = np.logical_and.reduce([store.readable.values[:held] for store in arms.values()])
+    usable = [
+        index
+        for index, pair in enumerate(annotations.pairs)
+        if max(pair.source, pair.target) < held and readable[pair.source] and readable[pair.target]
+    ]
+    within = annotations.with_pairs(usable)
     for name, store in arms.items():
-        if (reason := measured.obstacle(store, annotations)) is not None:
+        if (reason := measured.obstacle(store, within)) is not None:
             raise MissingDataError(f"{name}: {reason}")
-    readable = np.logical_and.reduce([store.readable.values for store in arms.values()])
-    usable = [index for index, pair in enumerate(annotations.pairs) if readable[pair.source] and readable[pair.target]]
     places = np.linspace(0, len(usable) - 1, min(count, len(usable))).round().astype(np.int64)
     chosen = [usable[place] for place in places]
     outcomes = {name: measured.measure(store, None, annotations.with_pairs(chosen)) for name, store in arms.items()}

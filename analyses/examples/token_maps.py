@@ -124,6 +124,8 @@ def _attention(
     for name, store in arms.items():
         try:
             whole = cachetool.attention(store, depth - 1, weights=weights, device=device).isel(layer=0)
+            if "cls" not in whole.query_type.values:
+                raise MissingDataError("the model has no [CLS], whose attention is shown")
             cls_to_patches = whole.sel(query=whole.query_type == "cls", key=whole.key_type == "patches")
             values = cls_to_patches.isel(query=0).mean("head").values
             attended.append(values)

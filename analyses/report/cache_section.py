@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import xarray as xr
+
 from analyses.analysis import analyses
 from analyses.examples.photos import spread_images
 from analyses.report.by_layer import charts_of
@@ -88,7 +90,7 @@ def cache_section(
     if subject.annotations is None:
         missing.append(Missing("photographs", subject.without_images, ""))
     shown = gallery_runs(subject, runs)
-    positions = spread_images(subject.cache.readable.values, images) if isinstance(images, int) else list(images)
+    positions = example_images(subject, shown, images)
 
     def attempt(what: str, make: Callable[[], _Shown]) -> _Shown | None:
         try:
@@ -126,6 +128,15 @@ def cache_section(
         analyses=analysis_facts(subject),
     )
     return section, missing
+
+
+def example_images(subject: Subject, runs: Mapping[str, xr.Dataset], images: int | Sequence[int]) -> list[int]:
+    """Positions of example images: those given, or so many, evenly spread over what the cache and these runs hold."""
+    if not isinstance(images, int):
+        return list(images)
+    # A cache may have grown since it was replayed.
+    held = min(store.sizes["image"] for store in (subject.cache, *runs.values()))
+    return spread_images(subject.cache.readable.values[:held], images)
 
 
 def _groups(subject: Subject, key: str) -> tuple[Group, ...]:

@@ -102,15 +102,23 @@ def gallery_runs(subject: Subject, named: Sequence[Path] = ()) -> dict[str, xr.D
     holding = [run for run in subject.edited if "patches" in run and int(run.attrs["depth"]) in run.layer.values]
     if named:
         wanted = {path.resolve() for path in named}
-        holding = [run for run in subject.edited if store_path(run).resolve() in wanted]
-        return {run_label(run): run for run in holding}
+        return _labelled([run for run in subject.edited if store_path(run).resolve() in wanted])
     ranked = sorted((run for run in holding if _common(run)), key=_rank)
     chosen: dict[str, dict[str, xr.Dataset]] = {}
     for run in ranked:
         chosen.setdefault(edit(run).target, {}).setdefault(edit(run).replacement, run)
     few = [run for of_target in chosen.values() for run in list(of_target.values())[:MOST_REPLACEMENTS]]
     few = few or holding[:MOST_REPLACEMENTS]
-    return {run_label(run): run for run in few}
+    return _labelled(few)
+
+
+def _labelled(runs: Sequence[xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Runs by their labels; of runs that differ in what no label says, such as the calibration, by their files too."""
+    labels = [run_label(run) for run in runs]
+    return {
+        label if labels.count(label) == 1 else f"{label} ({store_path(run).stem})": run
+        for label, run in zip(labels, runs, strict=True)
+    }
 
 
 def check_named_runs(subjects: Sequence[Subject], named: Sequence[Path]) -> None:

@@ -115,7 +115,7 @@ class Correspondence(Task):
         """Outcomes of one arm: the variables of `analyses.tasks.keypoints.score`, and counts in the attributes.
 
         Attributes: `points_source_outside` and `points_target_outside` (cut off by the crop),
-        `points_without_unique_match`, `pairs_left_out` (an image could not be decoded). A keypoint that was annotated
+        `points_without_unique_match`, `pairs_left_out` (an image could not be decoded, or is not in the store). A keypoint that was annotated
         just beyond the image's border belongs to the outermost patch.
 
         Patch tokens are read twice, block by block; beyond one block, memory grows with the distinct patches under
@@ -203,10 +203,19 @@ def floors(annotations: Annotations, yardstick: Yardstick = "box") -> dict[str, 
 
 
 def _measurable(store: xr.Dataset, annotations: Annotations) -> npt.NDArray[np.int64]:
-    """Positions in `annotations.pairs` of those whose two images could be decoded."""
-    readable = store.readable.values
+    """Positions in `annotations.pairs` of those whose two images could be decoded, and are in the store.
+
+    A run holds fewer images than its cache where that grew since.
+    """
+    # One place more, for all images beyond the store.
+    readable = np.append(store.readable.values, False)
+    beyond = store.sizes["image"]
     return np.array(
-        [index for index, pair in enumerate(annotations.pairs) if readable[pair.source] and readable[pair.target]],
+        [
+            index
+            for index, pair in enumerate(annotations.pairs)
+            if readable[min(pair.source, beyond)] and readable[min(pair.target, beyond)]
+        ],
         dtype=np.int64,
     )
 

@@ -48,6 +48,26 @@ def test_of_equal_edits_the_run_that_kept_more_is_shown(bare: Path) -> None:
     assert path_of(shown) == kept
 
 
+def test_runs_of_a_cache_that_grew_are_shown_on_the_images_that_they_hold(bare: Path, tmp_path: Path) -> None:
+    with quick():
+        cachetool.replay(bare, [Edit("registers", "zero", 11)])
+        cachetool.extract("tiny-reg", "shapes#val", root=tmp_path, limit=40, layers=[11, 12], workers=0)
+    gallery = build_report([bare]).caches[0].gallery
+    assert gallery is not None
+    assert gallery.arms == ("intact", "registers zero, from 11")
+    assert [image.name.partition(" ")[0] for image in gallery.images] == [f"val/{index:05}" for index in (0, 2, 3, 5)]
+
+
+def test_runs_of_one_edit_are_told_apart_by_their_files(bare: Path) -> None:
+    with quick():
+        runs = [
+            path_of(cachetool.replay(bare, [Edit("registers", "zero", 11)], keep=keep)[0]) for keep in ([12], [11, 12])
+        ]
+    assert list(gallery_runs(open_subject(bare), runs)) == [
+        f"registers zero, from 11 ({path.stem})" for path in sorted(runs)
+    ]
+
+
 def test_results_of_another_cache_are_named_and_not_shown(reported: Reported, bare: Path) -> None:
     folder = analyses_directory(bare)
     write_netcdf(analyze("token-norms", bare), folder / "token-norms.nc")

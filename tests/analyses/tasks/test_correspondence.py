@@ -285,3 +285,17 @@ def test_real_features_on_pf_willow(shared: Path, tmp_path: Path) -> None:
         expected = np.array(directly(last, annotations, method, 2, 0.02))
         # Where two patches differ by less than float32 resolves, the two computations may choose differently.
         assert (np.abs(outcomes.error.values - expected) < 0.05).mean() > 0.999
+
+
+def test_pairs_beyond_a_store_that_its_cache_outgrew_are_left_out() -> None:
+    pairs = [
+        keypoint_pair(source, target, [patch_centre(source, 9)], [patch_centre(target, 20)])
+        for source, target in ((0, 1), (1, 3), (2, 0))
+    ]
+    annotations, whole = stand_in(pairs), store(tokens())
+    short = whole.isel(image=slice(3))
+    found = Correspondence().measure(short, None, annotations)
+    assert found.pair.values.tolist() == [0, 2]
+    assert found.attrs["pairs_left_out"] == 1
+    expected = Correspondence().measure(whole, None, annotations).sel(pair=[0, 2])
+    np.testing.assert_array_equal(found.predicted.values, expected.predicted.values)
