@@ -115,8 +115,8 @@ class Correspondence(Task):
         """Outcomes of one arm: the variables of `analyses.tasks.keypoints.score`, and counts in the attributes.
 
         Attributes: `points_source_outside` and `points_target_outside` (cut off by the crop),
-        `points_without_unique_match`, `pairs_left_out` (an image could not be decoded, or is not in the store). A keypoint that was annotated
-        just beyond the image's border belongs to the outermost patch.
+        `points_without_unique_match`, `pairs_left_out` (an image could not be decoded, or is not in the store). A
+        keypoint that was annotated just beyond the image's border belongs to the outermost patch.
 
         Patch tokens are read twice, block by block; beyond one block, memory grows with the distinct patches under
         source keypoints, not with pairs x patches. Raises `MissingDataError` where there is an `obstacle`.
