@@ -34,6 +34,8 @@
       layout.margin.l = 5; // the labels, which are smaller here, make their own room
       for (const axis of ["xaxis", "yaxis"]) if (layout[axis].tickfont) layout[axis].tickfont.size = 9;
     }
+    // Paper is narrower than the window, and nothing is drawn again once its size is known.
+    if (printing) Object.assign(layout, {autosize: false, width: chart.plot.parentElement.clientWidth});
     if (view.data.some((trace) => trace.type === "heatmap")) layout.plot_bgcolor = colours.empty;
     if (chart.document.marksLayer && layer !== null) {
       layout.shapes = [{type: "line", x0: layer, x1: layer, yref: "paper", y0: 0, y1: 1,
@@ -116,11 +118,13 @@
   }
   addEventListener("beforeprint", () => {
     printing = true;
+    document.body.classList.add("printing");
     for (const one of document.querySelectorAll("details:not(.listing)")) one.open = true;
     for (const chart of charts) draw(chart);
   });
   addEventListener("afterprint", () => {
     printing = false;
+    document.body.classList.remove("printing");
     redraw(() => true);
   });
 })();

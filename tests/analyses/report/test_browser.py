@@ -170,6 +170,12 @@ def test_dark_and_print_change_the_colours(opened: Any, reported: Reported) -> N
     opened.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert opened.execute_script(colour) == "#000000"
     assert opened.execute_script("return [...document.querySelectorAll('details.example')].every((one) => one.open)")
+    widths = opened.execute_script(
+        f"const plot = document.querySelector('#{key} .plot');"
+        "return [plot.querySelector('.main-svg').clientWidth, plot.parentElement.clientWidth, "
+        "document.querySelector('main').clientWidth]"
+    )
+    assert widths[0] <= widths[1] < widths[2] == 700
     opened.execute_script("dispatchEvent(new Event('afterprint'))")
     assert opened.execute_script(colour) != "#000000"
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
