@@ -35,7 +35,7 @@ class ColourBasis:
     def of(cls, store: xr.Dataset) -> ColourBasis:
         """The basis of all final patches of a store, after the final norm, in one pass.
 
-        Memory: two blocks of images per dask thread. Raises `MissingDataError` where the store lacks these patches.
+        Memory: T x 2 B and P (see `analyses.analysis`). Raises `MissingDataError` where the store lacks these patches.
         """
         moments: Moments = pooled_moments(_final(store)).compute()
         eigenvalues, vectors = np.linalg.eigh(moments.covariance(centre=True))
@@ -73,7 +73,7 @@ def patch_colours(run: xr.Dataset, intact: xr.Dataset, *, images: tuple[int, ...
     -------
     `colour` (arm, image, row, col, channel_of_colour), 0 to 1, red, green and blue; arms are `intact` and `edited`.
     Float32, loaded, with the share of variance of the three components in its attributes. NaN for images that could
-    not be read. Memory: two blocks of images per dask thread.
+    not be read. Memory: T x 2 B and P (see `analyses.analysis`).
 
     Raises
     ------
