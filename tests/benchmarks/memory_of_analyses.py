@@ -244,7 +244,8 @@ def measure(name: str, root: Path) -> Peak:
             peaks.append(_peak_until_answer(process) - baseline)
             seconds = time.monotonic() - started
         process.stdin.close()
-    return Peak(name, case.data(store), case.bound(store), *peaks, seconds)
+    half, whole = peaks
+    return Peak(name, case.data(store), case.bound(store), half, whole, seconds)
 
 
 def _peak_until_answer(process: subprocess.Popen[str]) -> int:
