@@ -64,7 +64,9 @@ def test_a_cache_is_analysed_lazily_and_loaded(small: Small) -> None:
 
 
 def test_runs_are_analysed_instead_of_the_cache(small: Small) -> None:
-    found = analyze(Analysis("mean-norm", mean_norm), small.cache, runs=small.runs)
+    heard = Heard()
+    found = analyze(Analysis("mean-norm", mean_norm), small.cache, runs=small.runs, events=heard)
+    assert len(heard.started) == len(EDITS), "runs that are computed together hold the blocks of all of them"
     assert found.sizes == {"run": len(EDITS), "image": EVALUATED, "layer": 1}
     assert found.replacement.values.tolist() == [edit.replacement for edit in EDITS]
     assert found.seed.values.tolist() == [edit.seed for edit in EDITS]
