@@ -46,9 +46,12 @@ class ProgressEvents:
         self._bytes = 0
 
     def start(self, phase: str, total: int) -> None:
-        """Begin a new bar."""
+        """Begin a new bar; a phase that begins again keeps its own, since an analysis begins with every run."""
         self._bytes = 0
-        self._task = self._progress.add_task(phase, total=total, rate="", size="")
+        if self._task is not None and self._progress.tasks[self._task].description == phase:
+            self._progress.reset(self._task, total=total, rate="", size="")
+        else:
+            self._task = self._progress.add_task(phase, total=total, rate="", size="")
 
     def advance(self, images: int, nbytes: int = 0) -> None:
         """Move the bar."""
