@@ -15,8 +15,9 @@ Memory is stated for T dask threads (by default the number of cores) and these s
   8 MB. One image counts where a single one has more.
 
 To these come imports, about 30 MB for buffers of libraries, and the result. `tests/benchmarks/memory_of_analyses.py`
-measures every analysis against its bound. On Linux, glibc keeps up to 64 MB per thread of what was freed unless
-`MALLOC_TRIM_THRESHOLD_=1000000` is set in the environment.
+measures every analysis against its bound. On Linux, glibc keeps much of what was freed, unless
+`MALLOC_TRIM_THRESHOLD_=1000000` is set in the environment: attention-flow of two blocks of a ViT-tiny on two threads
+took 105 MB with it, 308 without.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def measure(name: str, root: Path) -> Peak:
     """Peak of one analysis in a new process."""
     case = CASES[name]
     store = cachetool.open(root / f"{case.stores[0]}.zarr").isel(image=slice(case.limit))
-    # By default glibc keeps up to 64 MB per thread of what was freed, which would be counted as if it were in use.
+    # By default glibc keeps much of what was freed (see `analyses.analysis`), which would count as if it were in use.
     environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": str(MEGABYTE), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.memory_of_analyses", "--child", name, "--root", str(root)],
