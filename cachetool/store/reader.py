@@ -7,8 +7,9 @@ first read.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -30,6 +31,9 @@ OPEN_SHARDS = 256
 
 READ_AHEAD = 4
 """Blocks that the system is told to read before they are needed: with one, a disk waits between blocks."""
+
+READERS = 4
+"""Blocks that are read at the same time where they are read for the first time: a disk is fastest with several."""
 
 
 class StoreReader:
@@ -60,6 +64,7 @@ class StoreReader:
         self._records: dict[int, Record] = {}
         self._shards: OrderedDict[tuple[str, int], Shard] = OrderedDict()
         self._checked: dict[tuple[str, int], tuple[tuple[int, ...], npt.NDArray[np.bool_]]] = {}
+        self._read_once: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
         self._guard = Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -138,7 +143,8 @@ class StoreReader:
             out = np.empty(shape, dtype=dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
-        for position, values in self._pieces(token_type, layer, start, stop):
+        done = self._read_first(token_type, layer, start, stop, out) if self._verify else ()
+        for position, values in self._pieces(token_type, layer, start, stop, skip=done):
             out[position : position + len(values)] = values
         return out
 
@@ -169,8 +175,9 @@ class StoreReader:
             raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
         self._check_range(start, stop)
         span = self._block_span(start, stop)
-        self._refuse([problem for layer in layers for problem in self._missing(token_type, layer, span)])
-        indices = [geometry.layers.index(layer) for layer in layers]
+        if not self._hold_all(token_type, layers, span):
+            self._refuse([problem for layer in layers for problem in self._missing(token_type, layer, span)])
+        indices = tuple(geometry.layers.index(layer) for layer in layers)
         size = geometry.array(token_type).chunk_images(geometry.block)
         for first in range(start // size * size, stop, size) if indices else ():
             low, high = max(start, first), min(stop, first + size)
@@ -249,14 +256,49 @@ class StoreReader:
                         target[...] = to_float32(values, geometry.dtype)
         return out
 
-    def _pieces(self, token_type: str, layer: int, start: int, stop: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """Views of stored values, (image, token, channel), chunk by chunk, with their position after `start`."""
+    def _read_first(self, token_type: str, layer: int, start: int, stop: int, out: npt.NDArray[Any]) -> Collection[int]:
+        """Read blocks that were never read, several at a time, into their place in `out`; returns those that were."""
+        self._check_range(start, stop)
+        size = self._store.geometry.block
+        key = (token_type, layer)
+        unread = [block for block in range(-(-start // size), stop // size) if block not in self._read_once[key]]
+        if not unread:
+            return ()
+
+        def read(block: int) -> bool:
+            shard = self._shard(token_type, block, index)
+            rows = out[block * size - start : (block + 1) * size - start]
+            return not shard.checked[:, index].any() and shard.read_layer(index, rows.reshape(-1).view(np.uint8))
+
+        # Records, indices and values of several blocks at a time: a disk answers them together.
+        with ThreadPoolExecutor(min(READERS, len(unread)), thread_name_prefix="cachetool-read") as pool:
+            list(pool.map(self._record, unread))
+            index = self._checked_index(token_type, layer, self._block_span(start, stop))
+            found = {block for block, well in zip(unread, pool.map(read, unread), strict=True) if well}
+        self._read_once[key].update(unread)
+        return found
+
+    def _hold_all(self, token_type: str, layers: Sequence[int], blocks: range) -> bool:
+        """Whether blocks hold all these states, by the records that are known."""
+        wanted = set(layers)
+        records = map(self._record, blocks)
+        return all(record is not None and wanted.issubset(record.layers.get(token_type, ())) for record in records)
+
+    def _pieces(
+        self, token_type: str, layer: int, start: int, stop: int, skip: Collection[int] = ()
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Views of stored values, (image, token, channel), chunk by chunk, with their position after `start`.
+
+        Blocks of `skip` are left out.
+        """
         geometry = self._store.geometry
         self._check_range(start, stop)
         index = self._checked_index(token_type, layer, self._block_span(start, stop))
         size = geometry.array(token_type).chunk_images(geometry.block)
         ahead, last = start // geometry.block, -(-stop // geometry.block)
         for first in range(start // size * size, stop, size):
+            if first // geometry.block in skip:
+                continue
             while ahead < min(first // geometry.block + READ_AHEAD, last):
                 self._shard(token_type, ahead, index).will_need(index)
                 ahead += 1
@@ -279,33 +321,39 @@ class StoreReader:
             shard.layout.chunk_images, -1, geometry.channels
         )
 
-    def _layered_chunk(self, token_type: str, block: int, indices: Sequence[int], chunk: int) -> npt.NDArray[Any]:
+    def _layered_chunk(self, token_type: str, block: int, indices: tuple[int, ...], chunk: int) -> npt.NDArray[Any]:
         """An inner chunk at several states, (layer, image, token, channel). Raises `DamagedError`."""
         geometry = self._store.geometry
-        shape = (len(indices), geometry.array(token_type).chunk_images(geometry.block), -1, geometry.channels)
         shard = self._shard(token_type, block, indices[0])
+        if (known := shard.checked_views.get((indices, chunk))) is not None:
+            return known
+        shape = (len(indices), geometry.array(token_type).chunk_images(geometry.block), -1, geometry.channels)
         view = shard.layered_values(indices, chunk, storage_dtype(geometry.dtype))
         # What was not read before is compared with its checksum on the way through `_chunk`.
         if view is None or (self._verify and not shard.checked[chunk, indices].all()):
             return np.stack([self._chunk(token_type, block, index, chunk) for index in indices]).reshape(shape)
-        return view.reshape(shape)
+        shard.checked_views[indices, chunk] = view = view.reshape(shape)
+        return view
 
     def _shard(self, token_type: str, block: int, index: int) -> Shard:
         """The mapped shard of a block, opened again where it was replaced by one with more states."""
         key = (token_type, block)
         with self._guard:
             shard = self._shards.get(key)
-            if shard is None or not shard.has(index, 0):
-                shard = self._open(token_type, block)
-                identity, checked = self._checked.get(key, ((), shard.checked))
-                if identity == shard.identity:
-                    shard.checked = checked
-                self._checked[key] = shard.identity, shard.checked
-                self._shards[key] = shard
+            if shard is not None and shard.has(index, 0):
+                self._shards.move_to_end(key)
+                return shard
+        opened = self._open(token_type, block)  # not under the lock: it waits for the disk
+        with self._guard:
+            identity, checked = self._checked.get(key, ((), opened.checked))
+            if identity == opened.identity:
+                opened.checked = checked
+            self._checked[key] = opened.identity, opened.checked
+            self._shards[key] = opened
             self._shards.move_to_end(key)
             if len(self._shards) > OPEN_SHARDS:
                 self._shards.popitem(last=False)
-        return shard
+        return opened
 
     def _open(self, token_type: str, block: int) -> Shard:
         record = self._record(block)

@@ -117,7 +117,7 @@ class Shard:
             raise DamagedError(
                 f"{path} is missing, though it is recorded as done. Run `cachetool verify --repair`."
             ) from error
-        self.identity = (status.st_ino, status.st_size, status.st_mtime_ns)
+        self.identity = _identity(status)
         """Tells this file from one that replaced it."""
         self.bytes = memoryview(self._map)
         body = size - layout.index_bytes
@@ -137,6 +137,8 @@ class Shard:
         self._offsets = index[..., 0]
         self.checked: npt.NDArray[np.bool_] = np.zeros((layout.chunks, layout.layers), dtype=bool)
         """Which chunks were found to agree with their checksum."""
+        self.checked_views: dict[tuple[tuple[int, ...], int], npt.NDArray[Any]] = {}
+        """What `layered_values` gave, by layers and chunk, once all of it was compared with its checksums."""
 
     def has(self, layer: int, chunk: int) -> bool:
         """Whether a chunk is stored; `layer` is a position in the `layer` coordinate."""
@@ -152,6 +154,34 @@ class Shard:
         if len(offsets) and not self.checked[present, layer].all():
             first = int(offsets.min()) // mmap.PAGESIZE * mmap.PAGESIZE
             self._map.madvise(mmap.MADV_WILLNEED, first, int(offsets.max()) + self.layout.chunk_bytes - first)
+
+    def read_layer(self, layer: int, out: npt.NDArray[np.uint8]) -> bool:
+        """Read all chunks of one layer by one call, past the map, and compare them with their checksums.
+
+        For what the system does not hold in memory: a map brings it in by one page fault after another, on the thread
+        that waits for it. `out` (byte,) takes the values. False where anything is unusual (chunks that are missing or
+        not one after another, another file at the place, wrong bytes): reading through the map says what it is.
+        """
+        offsets, payload, step = self._offsets[:, layer], self.layout.payload_bytes, self.layout.chunk_bytes
+        start = offsets[:1].astype(np.int64)
+        expected = start + np.arange(self.layout.chunks) * step
+        if not self._present[:, layer].all() or (offsets.astype(np.int64) != expected).any():
+            return False
+        sums = bytearray(CHECKSUM_BYTES * self.layout.chunks)
+        values, ends = out.data, memoryview(sums)
+        parts: list[memoryview] = []
+        for chunk in range(self.layout.chunks):
+            parts.append(values[chunk * payload : (chunk + 1) * payload])
+            parts.append(ends[chunk * CHECKSUM_BYTES : (chunk + 1) * CHECKSUM_BYTES])
+        with self.path.open("rb", buffering=0) as file:
+            if _identity(os.fstat(file.fileno())) != self.identity:
+                return False
+            if os.preadv(file.fileno(), parts, int(start[0])) != self.layout.chunks * step:
+                return False
+        if any(checksum(value) != end for value, end in zip(parts[::2], parts[1::2], strict=True)):
+            return False
+        self.checked[:, layer] = True
+        return True
 
     def encoded_chunk(self, layer: int, chunk: int) -> memoryview:
         """A stored chunk with its checksum, unchecked."""
@@ -196,3 +226,7 @@ class Shard:
     def values(self, layer: int, chunk: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """The values of a stored chunk as a read-only view of the file, one-dimensional, unchecked."""
         return np.frombuffer(self.encoded_chunk(layer, chunk)[:-CHECKSUM_BYTES], dtype=dtype)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
