@@ -29,7 +29,9 @@ def attention_probabilities(block: Any, state: Tensor, rope: Tensor | None, atte
     elif type(getattr(block, "attn", None)) in (Attention, AttentionRope, EvaAttention):
         queries, keys = _queries_keys(block.attn, block.norm1(state))
         if rope is not None:
-            queries, keys = (_rotate(block.attn, vectors, rope) for vectors in (queries, keys))
+            queries, keys = (
+                rotate(block.attn, vectors, rope, block.attn.num_prefix_tokens) for vectors in (queries, keys)
+            )
         groups = block.attn.num_heads // keys.shape[1]
         keys = keys.repeat_interleave(groups, dim=1) if groups > 1 else keys
         scale = block.attn.scale
@@ -47,31 +49,29 @@ def attention_probabilities(block: Any, state: Tensor, rope: Tensor | None, atte
 def _queries_keys(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Project to queries and keys, each (image, head, token, channel of the head), after the norms on them."""
     if attention.qkv is None:
-        queries, keys = (_split_heads(attention, part(tokens)) for part in (attention.q_proj, attention.k_proj))
+        queries, keys = (split_heads(attention, part(tokens)) for part in (attention.q_proj, attention.k_proj))
     else:
-        projected = _project(attention, tokens)
-        queries, keys, _ = (_split_heads(attention, part) for part in projected.chunk(3, dim=-1))
+        projected = project(attention, tokens)
+        queries, keys, _ = (split_heads(attention, part) for part in projected.chunk(3, dim=-1))
     return attention.q_norm(queries), attention.k_norm(keys)
 
 
-def _project(attention: Any, tokens: Tensor) -> Tensor:
-    """Fused projection of queries, keys and values (image, token, three times head channel)."""
-    if getattr(attention, "q_bias", None) is None:
-        projected: Tensor = attention.qkv(tokens)
-        return projected
-    bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias))
-    return functional.linear(tokens, attention.qkv.weight, bias)
+def project(attention: Any, tokens: Tensor, outputs: slice = slice(None)) -> Tensor:
+    """Fused projection of queries, keys and values (image, token, three times head channel), or some of its outputs."""
+    bias = attention.qkv.bias
+    if getattr(attention, "q_bias", None) is not None:
+        bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias))
+    return functional.linear(tokens, attention.qkv.weight[outputs], None if bias is None else bias[outputs])
 
 
-def _split_heads(attention: Any, projected: Tensor) -> Tensor:
+def split_heads(attention: Any, projected: Tensor) -> Tensor:
     """(image, token, head channel) to (image, head, token, channel of the head)."""
     heads = projected.reshape(*projected.shape[:2], -1, int(attention.head_dim))
     return heads.transpose(1, 2)
 
 
-def _rotate(attention: Any, vectors: Tensor, rope: Tensor) -> Tensor:
-    """Rotate the vectors (image, head, token, channel) of the patches; [CLS] and registers have no position."""
-    prefix = attention.num_prefix_tokens
+def rotate(attention: Any, vectors: Tensor, rope: Tensor, prefix: int) -> Tensor:
+    """Rotate vectors (image, head, token, channel), those of patches after `prefix` others, which have no position."""
     rotated = apply_rot_embed_cat(vectors[:, :, prefix:], rope, half=attention.rotate_half)
     return torch.cat([vectors[:, :, :prefix], rotated], dim=2)
 
@@ -79,7 +79,7 @@ def _rotate(attention: Any, vectors: Tensor, rope: Tensor) -> Tensor:
 def _parallel_queries_keys(block: Any, state: Tensor) -> tuple[Tensor, Tensor]:
     """Project to queries and keys in a block whose MLP and attention share one input projection."""
     _, queries, keys, _ = torch.split(block.in_proj(block.in_norm(state)), block.in_split, dim=-1)
-    return block.q_norm(_split_heads(block, queries)), block.k_norm(_split_heads(block, keys))
+    return block.q_norm(split_heads(block, queries)), block.k_norm(split_heads(block, keys))
 
 
 def _describe(block: Any) -> str:

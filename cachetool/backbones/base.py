@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cachetool.backbones.attention import attention_probabilities
+from cachetool.backbones.last_block import run_block_for
 from cachetool.backbones.support import check_supported
 
 if TYPE_CHECKING:
@@ -166,20 +167,34 @@ class Backbone(ABC):
         visit: Callable[[int, Tensor], Tensor] | None = None,
         *,
         attention_mask: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """State `stop` from state `start` (image, token, channel), through the blocks between them.
 
         `visit(k, state)` is called on every state from `start` to `stop`, both included, and returns the state to go
         on with. `attention_mask` is bool (image, 1, token, token), True where a query (third dimension) may attend to
-        a key (fourth). Raises `ValueError` unless 0 <= start <= stop <= depth.
+        a key (fourth). `wanted` holds positions in the sequence, int64 (token,): the last block computes these tokens
+        alone, within rounding, and all others are NaN in state `stop`; blocks without an MLP after their attention are
+        computed as a whole. Raises `ValueError` unless 0 <= start <= stop <= depth.
         """
         if not 0 <= start <= stop <= self.depth:
             raise ValueError(f"states of {self.name} run from 0 to {self.depth}, found start {start} and stop {stop}")
         for k in range(start, stop):
             if visit is not None:
                 state = visit(k, state)
-            state = self._run_block(k, state, attention_mask)
+            if wanted is not None and k == stop - 1:
+                state = self._run_block_for(k, state, wanted, attention_mask)
+            else:
+                state = self._run_block(k, state, attention_mask)
         return state if visit is None else visit(stop, state)
+
+    def _run_block_for(self, block: int, state: Tensor, wanted: Tensor, attention_mask: Tensor | None) -> Tensor:
+        found = run_block_for(self.model.blocks[block], state, wanted, self._rope(block), attention_mask)
+        if found is None:
+            found = self._run_block(block, state, attention_mask)[:, wanted]
+        following = torch.full_like(state, torch.nan)
+        following[:, wanted] = found
+        return following
 
     def normalize(self, state: Tensor) -> Tensor:
         """Apply the final norm of the model to each token of state `depth` (image, token, channel)."""
