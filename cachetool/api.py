@@ -90,6 +90,8 @@ def replay(
     no_overlap: bool = False,
     weights: str | Path | None = None,
     device: str | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
     batch_size: int | None = None,
     events: Events | None = None,
 ) -> xr.Dataset: ...
@@ -104,6 +106,8 @@ def replay(
     no_overlap: bool = False,
     weights: str | Path | None = None,
     device: str | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
     batch_size: int | None = None,
     events: Events | None = None,
 ) -> list[xr.Dataset]: ...
@@ -117,6 +121,8 @@ def replay(
     no_overlap: bool = False,
     weights: str | Path | None = None,
     device: str | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
     batch_size: int | None = None,
     events: Events | None = None,
 ) -> xr.Dataset | list[xr.Dataset]:
@@ -137,6 +143,8 @@ def replay(
         no_overlap=no_overlap,
         weights=weights,
         device=device,
+        precision=precision,
+        compiled=compiled,
         batch_size=batch_size,
         events=events,
     )

@@ -25,14 +25,23 @@ class BlockBuffer:
         token_types: Sequence[str],
         dtype: str,
         images: int,
+        device: torch.device | None = None,
     ) -> None:
+        """Make room; `device` is where states come from: CUDA copies into pinned memory while it computes on."""
         self._layout = layout
         self._row = {layer: row for row, layer in enumerate(layers)}
         self._dtype = dtype
+        self._device = device or torch.device("cpu")
         self._tensors = {
-            name: torch.full((len(layers), images, layout.count(name), channels), torch.nan, dtype=TORCH_DTYPES[dtype])
+            name: torch.full(
+                (len(layers), images, layout.count(name), channels),
+                torch.nan,
+                dtype=TORCH_DTYPES[dtype],
+                pin_memory=self._device.type == "cuda",
+            )
             for name in token_types
         }
+        self._peaks: list[tuple[int, torch.Tensor, Sequence[str]]] = []
 
     @property
     def image_bytes(self) -> int:
@@ -51,23 +60,36 @@ class BlockBuffer:
         state
             (image, token, channel) float32, any device.
         image_ids
-            Ids of the images of the batch, for the message.
+            Ids of the images of the batch, for the message of `check`.
+        """
+        row = self._row.get(layer)
+        if row is None:
+            return
+        stored = [state[:, self._layout.slice(name)] for name in self._tensors]
+        # Looked at in `check`: to look here would have a GPU wait for every state.
+        peaks = torch.stack([tokens.abs().amax(dim=(1, 2)) for tokens in stored]).amax(dim=0)
+        self._peaks.append((layer, peaks, image_ids))
+        first, count = int(images[0]), len(images)
+        together = int(images[-1]) - first == count - 1
+        for tensor, tokens in zip(self._tensors.values(), stored, strict=True):
+            if together:
+                tensor[row, first : first + count].copy_(tokens.to(tensor.dtype), non_blocking=True)
+            else:
+                tensor[row].index_copy_(0, images, tokens.to(tensor.dtype).cpu())
+
+    def check(self) -> None:
+        """Refuse what was stored since the last check, once per batch, if it does not fit.
 
         Raises
         ------
         RangeError
             A value is not finite or beyond the range of the storage dtype; names layer, image, value and what to do.
         """
-        row = self._row.get(layer)
-        if row is None:
-            return
         limit = torch.finfo(TORCH_DTYPES[self._dtype]).max
-        stored = [state[:, self._layout.slice(name)] for name in self._tensors]
-        peaks = torch.stack([tokens.abs().amax(dim=(1, 2)) for tokens in stored]).amax(dim=0)
-        if not bool((peaks <= limit).all()):  # also true for NaN, which no comparison holds for
-            self._refuse(layer, peaks.cpu(), limit, image_ids)
-        for tensor, tokens in zip(self._tensors.values(), stored, strict=True):
-            tensor[row].index_copy_(0, images, tokens.to(tensor.dtype).cpu())
+        for layer, peaks, image_ids in self._peaks:
+            if not bool((peaks <= limit).all()):  # also true for NaN, which no comparison holds for
+                self._refuse(layer, peaks.cpu(), limit, image_ids)
+        self._peaks.clear()
 
     def erase(self, image: npt.NDArray[np.int64], position: npt.NDArray[np.int64]) -> None:
         """Set tokens to NaN at every layer: they are not there. `image` and `position` in the sequence, (pair,)."""
@@ -78,6 +100,8 @@ class BlockBuffer:
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The block as NumPy arrays in the form that the writer takes; bfloat16 as its uint16 bits."""
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # copies may be on their way
         result: dict[str, npt.NDArray[np.generic]] = {}
         for name, tensor in self._tensors.items():
             array = (tensor.view(torch.uint16) if self._dtype == "bfloat16" else tensor).numpy()
@@ -96,3 +120,9 @@ class BlockBuffer:
             f"state {layer} has values beyond the range of {self._dtype} (largest magnitude {limit:.6g}) "
             f"in {len(bad)} images of a batch: {shown}; {advice}"
         )
+
+
+def to_device(values: npt.NDArray[np.float32], device: torch.device) -> torch.Tensor:
+    """A tensor on a device; through pinned memory on CUDA, so that the copy does not wait for what is computed."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cachetool.arithmetic import Arithmetic
 from cachetool.backbones import Backbone
 from cachetool.edits import Selection
 from cachetool.edits.apply import add_tokens, attention_mask, replace_tokens
 from cachetool.events import Events
-from cachetool.extraction.buffers import BlockBuffer
+from cachetool.extraction.buffers import BlockBuffer, to_device
 from cachetool.replaying.arm import Arm, PreparedEdit
+from cachetool.replaying.certificate import wanted_positions
 from cachetool.store import StoreReader
 
 
@@ -26,6 +28,7 @@ def replay_arms(
     token_types: Sequence[str],
     *,
     device: torch.device,
+    arithmetic: Arithmetic,
     batch_size: int,
     events: Events,
 ) -> int:
@@ -38,13 +41,18 @@ def replay_arms(
     pending = {id(arm): set(arm.writer.pending(keep, token_types)) for arm in arms}
     images = len(reader.spec.images)
     written = 0
+    wanted = wanted_positions(backbone.layout, token_types)
+    wanted = None if wanted is None else wanted.to(device)
     writing: list[Future[int]] = []
     events.start(f"replay from state {from_layer}", images * len(arms))
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as writer:
         for block, first, state, prepared in _read_ahead(reader, arms, from_layer, max(keep)):
             for arm, edit in zip(arms, prepared, strict=True):
                 if block in pending[id(arm)]:
-                    buffer = _compute(backbone, reader, arm, edit, state, first, keep, token_types, device, batch_size)
+                    buffer = _compute(
+                        backbone, reader, arm, edit, state, first, keep, token_types, wanted,
+                        device, arithmetic, batch_size,
+                    )  # fmt: skip
                     failed = _unreadable(reader, first, len(state))
                     writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep, failed))
                     while len(writing) > 2:  # memory stays bounded where the disk is slower than the blocks
@@ -92,12 +100,14 @@ def _compute(
     first: int,
     keep: Sequence[int],
     token_types: Sequence[str],
+    wanted: torch.Tensor | None,
     device: torch.device,
+    arithmetic: Arithmetic,
     batch_size: int,
 ) -> BlockBuffer:
     """The kept states of one block under one edit, in storage dtype; images that could not be read stay NaN."""
     spec = reader.spec
-    buffer = BlockBuffer(spec.layout, spec.channels, keep, token_types, spec.dtype, len(state))
+    buffer = BlockBuffer(spec.layout, spec.channels, keep, token_types, spec.dtype, len(state), device)
     readable = reader.readable[first : first + len(state)]
     for start in range(0, len(state), batch_size):
         rows = start + np.flatnonzero(readable[start : start + batch_size])
@@ -107,8 +117,10 @@ def _compute(
         values = {layer: found[pairs] for layer, found in edit.values.items()}
         ids = [spec.images.image_id[first + row] for row in rows]
         whole = len(rows) == min(batch_size, len(state) - start)
-        batch = torch.from_numpy(state[start : start + len(rows)] if whole else state[rows]).to(device)
-        _run_batch(backbone, arm, selection, values, batch, torch.from_numpy(rows), ids, buffer, max(keep))
+        batch = to_device(state[start : start + len(rows)] if whole else state[rows], device)
+        with arithmetic.used(device):
+            _run_batch(backbone, arm, selection, values, batch, torch.from_numpy(rows), ids, buffer, max(keep), wanted)
+        buffer.check()
     if arm.replacement.name == "remove":
         buffer.erase(edit.selection.image, edit.selection.position)
     return buffer
@@ -124,6 +136,7 @@ def _run_batch(
     image_ids: Sequence[str],
     buffer: BlockBuffer,
     stop: int,
+    wanted: torch.Tensor | None,
 ) -> None:
     """Run the blocks from k on, editing each state before it is stored and goes on."""
     put = add_tokens if arm.replacement.kind == "add" else replace_tokens
@@ -141,13 +154,14 @@ def _run_batch(
     masked = arm.edit.masked_blocks(backbone.depth)
     with torch.inference_mode():
         if not masked or start == stop:
-            backbone.run(state, start, stop, edit)
+            backbone.run(state, start, stop, edit, wanted=wanted)
             return
         mask = attention_mask(selection, state.shape[1], state.device)
         unmasked_from = min(masked.stop, stop)
-        state = backbone.run(state, start, unmasked_from, edit, attention_mask=mask)
+        last = wanted if unmasked_from == stop else None
+        state = backbone.run(state, start, unmasked_from, edit, attention_mask=mask, wanted=last)
         if unmasked_from < stop:
-            backbone.run(state, unmasked_from, stop, go_on)
+            backbone.run(state, unmasked_from, stop, go_on, wanted=wanted)
 
 
 def _restrict(selection: Selection, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Selection]:

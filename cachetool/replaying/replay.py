@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cachetool import places
+from cachetool.arithmetic import Arithmetic
 from cachetool.backbones import Backbone, load
 from cachetool.edits import Edit
 from cachetool.environment import describe_environment, resolve_device
@@ -107,6 +108,8 @@ def replay_edits(
     no_overlap: bool = False,
     weights: str | Path | None = None,
     device: str | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
     batch_size: int | None = None,
     events: Events | None = None,
 ) -> list[Run]:
@@ -126,6 +129,10 @@ def replay_edits(
         Refuse a calibration that shares images with the cache.
     weights
         Weights file, where it has moved since the extraction.
+    precision
+        `float32`, `tf32` (CUDA) or `bfloat16`: of the products within blocks. The certificate says what it costs.
+    compiled
+        Compile the blocks with `torch.compile` first: worth its seconds in long replays.
 
     Raises
     ------
@@ -157,6 +164,8 @@ def replay_edits(
         edit.check(CacheSources(reader, calibrations.maker(edit)))
         described[edit] = calibrations.describe(edit, refuse_overlap=no_overlap) if _draws(edit) else None
     resolved = resolve_device(device)
+    arithmetic = Arithmetic(precision, compiled)
+    arithmetic.check(resolved)
     environment = describe_environment(resolved)
     size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block)
 
@@ -166,10 +175,12 @@ def replay_edits(
     for from_layer, group in groupby(distinct, key=lambda edit: edit.from_layer):
         kept = tuple(range(from_layer, depth + 1)) if keep == "all" else named or (depth,)
         backbone.place(resolved, first_block=from_layer, embedding=False)
-        certificate = certify(backbone, reader, from_layer, resolved)
+        if compiled:
+            compile_blocks(backbone, from_layer)
+        certificate = certify(backbone, reader, from_layer, resolved, token_types=types, arithmetic=arithmetic)
         arms, facts, unfinished = [], [], []
         for edit in group:
-            arm = _open_arm(reader, edit, kept, types, calibrations, certificate)
+            arm = _open_arm(reader, edit, kept, types, calibrations, certificate, arithmetic)
             lacking = arm.writer.pending(kept, types)  # a block may be lost, or discarded by a repair
             finished = bool(arm.writer.spec.facts.get("finished")) and not lacking
             stored = arm.writer.spec.facts.get("certificate", certificate) if finished else certificate
@@ -183,7 +194,10 @@ def replay_edits(
             with ExitStack() as held:
                 for arm in arms:
                     held.enter_context(lock(arm.path, "replay"))
-                replay_arms(backbone, reader, arms, kept, types, device=resolved, batch_size=size, events=listener)
+                replay_arms(
+                    backbone, reader, arms, kept, types,
+                    device=resolved, arithmetic=arithmetic, batch_size=size, events=listener,
+                )  # fmt: skip
                 seconds = time.monotonic() - started
                 for arm, own in zip(arms, facts, strict=True):
                     arm.finish(
@@ -198,6 +212,12 @@ def replay_edits(
             for edit in unfinished:
                 runs[edit] = replace(runs[edit], seconds=seconds)
     return [runs[edit] for edit in edits]
+
+
+def compile_blocks(backbone: Backbone, first_block: int) -> None:
+    """Have blocks compiled when they are first called; lengths of batches may differ."""
+    for block in backbone.model.blocks[first_block:]:
+        block.compile(dynamic=True)
 
 
 def require_cache(spec: StoreSpec, path: str | Path) -> None:
@@ -270,6 +290,7 @@ def _open_arm(
     token_types: tuple[str, ...],
     calibrations: Calibrations,
     certificate: dict[str, Any],
+    arithmetic: Arithmetic,
 ) -> Arm:
     """The run store of an edit, created where it is not there yet; its name holds the key's digest, so none collide."""
     sources = CacheSources(reader, calibrations.maker(edit))
@@ -284,6 +305,7 @@ def _open_arm(
         "labels": key_digest({"label": spec.images.label}) if "labels" in replacement.needs else None,
         "keep": list(keep),
         "keep_tokens": list(token_types),
+        **arithmetic.key_parts,
     }
     path = places.runs_directory(reader.path) / f"{edit.slug}.{key_digest(key)[:8]}.zarr"
     if not (path / "zarr.json").is_file():

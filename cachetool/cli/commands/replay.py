@@ -52,6 +52,10 @@ def command(
     ] = False,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    precision: Annotated[str, typer.Option(help="Of products: float32, tf32 (CUDA) or bfloat16.")] = "float32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the blocks first: seconds, worth it in long replays.")
+    ] = False,
     batch_size: BatchSizeOption = None,
     root: RootOption = None,
     dry_run: Annotated[
@@ -112,6 +116,8 @@ def command(
             no_overlap=no_overlap,
             weights=weights,
             device=device,
+            precision=precision,
+            compiled=compiled,
             batch_size=batch_size,
             events=events,
         )
