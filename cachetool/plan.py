@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +13,16 @@ from typing import Any
 import humanize
 import torch
 from rich.table import Table
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from cachetool.backbones import Backbone
+from cachetool.datasets import load_batches
 from cachetool.edits import Edit
 from cachetool.environment import resolve_device
-from cachetool.extraction.extract import DEFAULT_BATCH_SIZE
+from cachetool.extraction.extract import DEFAULT_BATCH_SIZE, STORAGE_ERROR_IMAGES, default_workers
 from cachetool.extraction.request import Request
+from cachetool.replaying.certificate import SAMPLE_IMAGES
 from cachetool.replaying.replay import open_backbone, require_cache
 from cachetool.store import StoreReader, StoreSpec, storage_dtype
 
@@ -47,8 +53,13 @@ class Plan:
 
 
 def plan_extraction(request: Request, batch_size: int | None = None) -> Plan:
-    """Costs of an extraction, less what is stored already; the forward pass is timed on one batch of noise."""
-    spec = request.spec
+    """Costs of an extraction, less what is stored already.
+
+    One batch of noise is run, eight images are decoded and a temporary file of 32 MB is written, all timed here and
+    now. Decoding, computing and writing overlap: the slowest decides, and on the CPU decoding takes turns with the
+    blocks.
+    """
+    spec, backbone = request.spec, request.backbone
     images = len(spec.images)
     stored = 0
     if (request.path / "zarr.json").is_file():
@@ -60,21 +71,34 @@ def plan_extraction(request: Request, batch_size: int | None = None) -> Plan:
     disk = _disk_bytes(spec, todo, len(request.layers), request.token_types)
     block = _disk_bytes(spec, spec.block, len(request.layers), request.token_types)
     size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block)
-    seconds = _seconds_per_image(request.backbone, request.backbone.device, size)
+    seconds = _seconds_per_image(backbone, backbone.device, size)
+    workers = max(1, default_workers())
+    compute, decode = todo * seconds, todo * _decode_seconds(request) / workers
+    write = disk / _write_speed(request.path)
+    # The rounding of each state is measured by running the blocks above it.
+    measured = 0 if stored or spec.dtype == "float32" else min(STORAGE_ERROR_IMAGES, todo)
+    blocks = backbone.depth + sum(backbone.depth - layer for layer in request.layers)
+    storage_error = measured * seconds * blocks / backbone.depth
+    stages = (compute + decode, write) if backbone.device.type == "cpu" else (compute, decode, write)
     costs = {
         "total_images": images,
         "stored_images": min(stored, images),
         "disk_bytes": disk,
         "block_images": spec.block,
-        "memory_bytes": 2 * block + _parameter_bytes(request.backbone, 0),
-        "compute_seconds": todo * seconds,
+        "memory_bytes": 2 * block + _parameter_bytes(backbone, 0),
+        "floating_point_operations": todo * _operations(backbone, 0),
+        "compute_seconds": compute,
+        "decode_seconds": decode,
+        "write_seconds": write,
+        "storage_error_seconds": storage_error,
+        "predicted_seconds": max(stages) + storage_error,
     }
     return Plan(
         f"extract {request.model} to {request.path}",
         costs,
         "nothing to do"
         if todo == 0
-        else "the time is that of the forward passes; decoding and writing run beside them",
+        else "decoding, forward passes and writing overlap, so that the slowest of them decides",
     )
 
 
@@ -88,14 +112,17 @@ def plan_replay(
 ) -> Plan:
     """Costs of replaying edits, and whether recomputing early blocks would beat reading their result.
 
-    One block of images is read and one batch is run, both timed here and now, to predict the whole.
+    One block of images is read, one batch is run from each first state, and a temporary file of 32 MB is written, all
+    timed here and now, to predict the whole. What calibrations and the off-distribution meter take is left out.
     """
+    started = time.perf_counter()
     reader = StoreReader(cache)
     spec = reader.spec
     require_cache(spec, cache)
     resolved = resolve_device(device)
     backbone = open_backbone(spec, weights)
     backbone.place(resolved)
+    opening = time.perf_counter() - started
     images, depth = len(spec.images), backbone.depth
     size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block, images)
     starts = sorted({edit.from_layer for edit in edits})
@@ -105,17 +132,28 @@ def plan_replay(
     read_seconds = _timed(lambda: reader.read_state(first, 0, min(spec.block, images))) / min(spec.block, images)
     forward_seconds = _seconds_per_image(backbone, resolved, size)
     recompute = forward_seconds * first / depth
+    from_state = {start: _seconds_per_image(backbone, resolved, size, start) for start in starts}
+    written = _disk_bytes(spec, images, 1, spec.token_types) * len(edits)
+    reading = images * read_seconds * len(starts)
+    compute = images * sum(from_state[edit.from_layer] for edit in edits)
+    certificate = min(SAMPLE_IMAGES, images) * sum(from_state.values())
+    write = written / _write_speed(cache)
     costs: dict[str, int | float] = {
         "total_images": images,
         "edits": len(edits),
         "read_bytes": _disk_bytes(spec, images, 1, backbone.layout.types) * len(starts),
-        "written_bytes": _disk_bytes(spec, images, 1, spec.token_types) * len(edits),
+        "written_bytes": written,
         "memory_bytes": 4 * spec.block * spec.layout.tokens * spec.channels * 4 + _parameter_bytes(backbone, first),
         "blocks_run": sum(depth - edit.from_layer for edit in edits),
         "blocks_of_full_forwards": depth * len(edits),
-        "reading_seconds": images * read_seconds * len(starts),
-        "compute_seconds": images * forward_seconds * sum(depth - edit.from_layer for edit in edits) / depth,
+        "floating_point_operations": images * sum(_operations(backbone, edit.from_layer) for edit in edits),
+        "opening_seconds": opening,
+        "reading_seconds": reading,
+        "compute_seconds": compute,
+        "certificate_seconds": certificate,
+        "write_seconds": write,
         "recomputing_early_blocks_seconds": images * recompute,
+        "predicted_seconds": opening + certificate + max(reading, compute, write),
     }
     if recompute < read_seconds:
         verdict = f"recomputing blocks 0 to {first} would be faster than reading state {first} here"
@@ -140,17 +178,58 @@ def _parameter_bytes(backbone: Backbone, first_block: int) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in blocks.parameters())
 
 
-def _seconds_per_image(backbone: Backbone, device: torch.device, batch_size: int) -> float:
-    """Time of one image's forward pass within a batch, the second of two, so that set-up is left out."""
+def _operations(backbone: Backbone, first_state: int) -> int:
+    """Floating-point operations of one image from a state on, 0 with its embedding; two per multiplication and sum."""
+    # Of the kernels of attention the plain one alone is counted on every device.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        _pass(backbone, _input(backbone, backbone.device, 1, first_state), first_state)
+    return int(counter.get_total_flops())
+
+
+def _seconds_per_image(backbone: Backbone, device: torch.device, batch_size: int, first_state: int = 0) -> float:
+    """Time of one image within a batch from a state on, the second of two passes, so that set-up is left out."""
+    values = _input(backbone, device, batch_size, first_state)
+    _pass(backbone, values, first_state).cpu()
+    return _timed(lambda: _pass(backbone, values, first_state).cpu()) / batch_size
+
+
+def _input(backbone: Backbone, device: torch.device, images: int, first_state: int) -> torch.Tensor:
+    """Zeros in place of images, or of a state where the first is not 0."""
     side = backbone.image_size
-    images = torch.zeros(batch_size, 3, side, side, device=device)
+    shape = (3, side, side) if first_state == 0 else (backbone.layout.tokens, backbone.channels)
+    return torch.zeros(images, *shape, device=device)
 
-    def forward() -> None:
-        with torch.inference_mode():
-            backbone.run(backbone.embed(images), 0, backbone.depth).cpu()
 
-    forward()
-    return _timed(forward) / batch_size
+def _pass(backbone: Backbone, values: torch.Tensor, first_state: int) -> torch.Tensor:
+    with torch.inference_mode():
+        state = backbone.embed(values) if first_state == 0 else values
+        return backbone.run(state, first_state, backbone.depth)
+
+
+def _decode_seconds(request: Request) -> float:
+    """Time to decode one image in this process, the mean of the first few after one that is not timed."""
+    count = min(8, len(request.spec.images))
+    stream = load_batches(
+        request.dataset,
+        request.transform,
+        [range(1), range(count)],
+        sha256=request.spec.images.sha256,
+    )
+    next(stream)
+    return _timed(lambda: next(stream)) / count
+
+
+def _write_speed(path: Path) -> float:
+    """Bytes per second of the disk that holds, or will hold, a path: a synced file of 32 MB that leaves nothing."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    content = memoryview(bytes(32 * 2**20))
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+
+        def write() -> None:
+            file.write(content)
+            os.fsync(file.fileno())
+
+        return len(content) / _timed(write)
 
 
 def _timed(work: Callable[[], object]) -> float:

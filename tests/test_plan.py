@@ -37,3 +37,19 @@ def test_replay_counts_blocks_and_bytes(cache: Path) -> None:
     assert plan.costs["read_bytes"] == values * np.dtype(np.float16).itemsize
     assert plan.costs["compute_seconds"] > 0
     assert set(plan.to_json()) == {"plan", "verdict", *plan.costs}
+
+
+def test_operations_are_those_of_the_products(cache: Path) -> None:
+    edits = [cachetool.Edit("registers", "zero", 11), cachetool.Edit("cls", "zero", 11)]
+    plan = plan_replay(cache, edits)
+    tokens, channels = 69, 96
+    block = 2 * tokens * 12 * channels**2 + 2 * 2 * tokens**2 * channels  # weights; scores and weighted sums
+    assert plan.costs["floating_point_operations"] == pytest.approx(IMAGES * 2 * block, rel=1e-3)
+
+
+def test_an_extraction_is_predicted_from_its_parts(tmp_path: Path) -> None:
+    plan = plan_extraction(prepare("tiny-reg", "shapes", root=tmp_path, limit=64))
+    parts = [plan.costs[f"{name}_seconds"] for name in ("compute", "decode", "write", "storage_error")]
+    assert all(seconds > 0 for seconds in parts)
+    assert max(parts) < plan.costs["predicted_seconds"] <= sum(parts)
+    assert not list(tmp_path.iterdir())
