@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from cachetool.backbones import load
 from cachetool.datasets import Batch, load_batches
 from cachetool.extraction import Request, extract, prepare
 from cachetool.places import runs_directory
+from cachetool.plan import Plan, plan_extraction, plan_replay
+from cachetool.replaying.replay import compile_blocks
 from cachetool.store import StoreReader
 from tests.benchmarks.ratios import Comparison, in_turns, slower, speed
 from tests.reference.plain_models import random_vit, save_weights
 
 MODEL, ARCHITECTURE = "dinov2-reg-s", "vit_small_patch14_reg4_dinov2"
-IMAGES, BATCH, FROM_LAYER = 64, 32, 9
+IMAGES, BATCH, FROM_LAYER = 512, 32, 9
+REPLAYED = 256
+"""Images of replays: four full forwards of each take minutes."""
 EDITS = ("zero", "mean", "noise", "shuffle")
-REPEATS = 3
+REPEATS = 2
 
 
 def measure(folder: Path) -> Iterator[Comparison]:
@@ -33,7 +38,7 @@ def measure(folder: Path) -> Iterator[Comparison]:
     model = random_vit(ARCHITECTURE, seed=0)
     weights = save_weights(model, folder / "weights.safetensors")
     name = f"imagefolder:{photos}"
-    yield _extraction(folder, model, name, weights)
+    yield from _extraction(folder, model, name, weights)
     yield from _replays(folder, model, name, weights)
 
 
@@ -53,12 +58,12 @@ def decoded(name: str, weights: Path, folder: Path) -> list[torch.Tensor]:
     return [batch.images for batch in _batches(request, workers=0)]
 
 
-def _batches(request: Request, workers: int) -> Iterator[Batch]:
-    ranges = [range(first, min(first + BATCH, IMAGES)) for first in range(0, IMAGES, BATCH)]
+def _batches(request: Request, workers: int, images: int = IMAGES) -> Iterator[Batch]:
+    ranges = [range(first, min(first + BATCH, images)) for first in range(0, images, BATCH)]
     return load_batches(request.dataset, request.transform, ranges, sha256=request.spec.images.sha256, workers=workers)
 
 
-def _extraction(folder: Path, model: Any, name: str, weights: Path) -> Comparison:
+def _extraction(folder: Path, model: Any, name: str, weights: Path) -> Iterator[Comparison]:
     batches = decoded(name, weights, folder)
     request = prepare(MODEL, name, root=folder / "extracted", weights=weights)
 
@@ -76,14 +81,26 @@ def _extraction(folder: Path, model: Any, name: str, weights: Path) -> Compariso
     seconds = in_turns(extracting, bare, repeats=REPEATS, before=clear)
     extracting()
     size = sum(file.stat().st_size for file in request.path.rglob("*") if file.is_file())
-    return slower(
+    yield slower(
         "extract ViT-S/14 reg4, all states to float16", "bare timm forward of decoded batches", seconds, 1.10,
         {"images": str(IMAGES), "written": f"{size / 2**20:.0f} MB"},
     )  # fmt: skip
+    clear()
+    yield prediction("extraction", plan_extraction(request, BATCH), seconds[0])
+    clear()
+
+
+def prediction(what: str, plan: Plan, seconds: float) -> Comparison:
+    """A plan's time against what was measured, as the factor between them, whichever is larger."""
+    predicted = float(plan.costs["predicted_seconds"])
+    factor = max(predicted / seconds, seconds / predicted)
+    return Comparison(
+        f"predicted time of the {what}", "its measured time", factor, "times the time", 1.3, (predicted, seconds)
+    )
 
 
 def _replays(folder: Path, model: Any, name: str, weights: Path) -> Iterator[Comparison]:
-    cache = cachetool.extract(MODEL, name, root=folder / "cached", weights=weights, batch_size=BATCH)
+    cache = cachetool.extract(MODEL, name, root=folder / "cached", weights=weights, batch_size=BATCH, limit=REPLAYED)
     path = Path(cache.attrs["cachetool_path"])
     registers = slice(1, 5)
     request = prepare(MODEL, name, root=folder / "unused", weights=weights)
@@ -108,38 +125,68 @@ def _replays(folder: Path, model: Any, name: str, weights: Path) -> Iterator[Com
                 for layer in range(FROM_LAYER, 13)
             ]
             with torch.inference_mode():
-                for batch in _batches(request, workers=1):
+                for batch in _batches(request, 1, REPLAYED):
                     model.forward_features(batch.images)
             for hook in hooks:
                 hook.remove()
 
     seconds = in_turns(replay, with_hooks, repeats=REPEATS, before=clear)
     blocks = len(EDITS) * (12 - FROM_LAYER)
-    counts = {"blocks run": f"{blocks} against {len(EDITS) * 12}", "images": str(IMAGES)}
+    counts = {"blocks run": f"{blocks} against {len(EDITS) * 12}", "images": str(REPLAYED)}
     yield speed(
         f"replay of {len(EDITS)} edits from layer {FROM_LAYER} of 12, end to end", "full forwards with hooks", seconds,
         4.0, counts,
     )  # fmt: skip
+    clear()
+    yield prediction("replay", plan_replay(path, edits, batch_size=BATCH), seconds[0])
 
     backbone = load(MODEL, weights=weights)
-    states = torch.from_numpy(StoreReader(path).read_state(FROM_LAYER, 0, IMAGES))
+    states = torch.from_numpy(StoreReader(path).read_state(FROM_LAYER, 0, REPLAYED))
 
     def blocks_alone() -> None:
         with torch.inference_mode():
             for _ in EDITS:
-                for first in range(0, IMAGES, BATCH):
+                for first in range(0, REPLAYED, BATCH):
                     backbone.run(states[first : first + BATCH], FROM_LAYER, 12)
 
     seconds = in_turns(replay, blocks_alone, repeats=REPEATS, before=clear)
     yield slower("the same", "the same blocks on tensors in memory", seconds, 1.05, counts)
 
+    artefact = calibration.attrs["cachetool_path"]
     last = [Edit("registers", "zero", 11)]
     seconds = in_turns(
-        lambda: cachetool.replay(path, last, calibration=calibration.attrs["cachetool_path"], keep_tokens=["cls"]),
-        lambda: cachetool.replay(path, last, calibration=calibration.attrs["cachetool_path"]),
+        lambda: cachetool.replay(path, last, calibration=artefact, keep_tokens=["cls"]),
+        lambda: cachetool.replay(path, last, calibration=artefact),
         repeats=REPEATS, before=clear,
     )  # fmt: skip
-    yield slower("one edit from layer 11, [CLS] alone kept", "all tokens kept", seconds, 1.0, {"blocks run": "1"})
+    yield speed(
+        "one edit from layer 11, [CLS] alone wanted", "all tokens wanted", seconds, 1.0, {"images": str(REPLAYED)}
+    )
+    wanted = torch.zeros(1, dtype=torch.int64)
+    batch = states[:BATCH]
+    with torch.inference_mode():
+        seconds = in_turns(
+            lambda: backbone.run(batch, 11, 12, wanted=wanted), lambda: backbone.run(batch, 11, 12), repeats=10
+        )
+    yield speed("the block alone, [CLS] alone wanted", "the whole block", seconds, 1.0, {"images": str(BATCH)})
+
+    seconds = in_turns(
+        lambda: cachetool.replay(path, edits, calibration=artefact, batch_size=BATCH, precision="bfloat16"),
+        replay, repeats=REPEATS, before=clear,
+    )  # fmt: skip
+    yield speed("replay in bfloat16", "in float32", seconds, 1.0, counts)
+    compiled = load(MODEL, weights=weights)
+    compile_blocks(compiled, FROM_LAYER)
+    with torch.inference_mode():
+        started = time.perf_counter()
+        compiled.run(batch, FROM_LAYER, 12)
+        begun = time.perf_counter() - started
+        seconds = in_turns(
+            lambda: compiled.run(batch, FROM_LAYER, 12), lambda: backbone.run(batch, FROM_LAYER, 12), repeats=5
+        )
+    yield speed(
+        "blocks compiled", "blocks as they are", seconds, 1.0, {"images": str(BATCH), "compiled in": f"{begun:.1f} s"}
+    )
 
 
 def _putting(values: torch.Tensor, tokens: slice) -> Any:
