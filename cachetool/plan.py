@@ -16,11 +16,11 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cachetool.backbones import Backbone
+from cachetool.backbones import Backbone, default_batch_size
 from cachetool.datasets import load_batches
 from cachetool.edits import Edit
 from cachetool.environment import resolve_device
-from cachetool.extraction.extract import DEFAULT_BATCH_SIZE, STORAGE_ERROR_IMAGES, default_workers
+from cachetool.extraction.extract import STORAGE_ERROR_IMAGES, default_workers
 from cachetool.extraction.request import Request
 from cachetool.replaying.certificate import SAMPLE_IMAGES
 from cachetool.replaying.replay import open_backbone, require_cache
@@ -70,7 +70,7 @@ def plan_extraction(request: Request, batch_size: int | None = None) -> Plan:
     todo = max(images - stored, 0)
     disk = _disk_bytes(spec, todo, len(request.layers), request.token_types)
     block = _disk_bytes(spec, spec.block, len(request.layers), request.token_types)
-    size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block)
+    size = min(batch_size or default_batch_size(backbone, backbone.device), spec.block)
     seconds = _seconds_per_image(backbone, backbone.device, size)
     workers = max(1, default_workers())
     compute, decode = todo * seconds, todo * _decode_seconds(request) / workers
@@ -124,7 +124,7 @@ def plan_replay(
     backbone.place(resolved)
     opening = time.perf_counter() - started
     images, depth = len(spec.images), backbone.depth
-    size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block, images)
+    size = min(batch_size or default_batch_size(backbone, resolved), spec.block, images)
     starts = sorted({edit.from_layer for edit in edits})
     for edit in edits:
         edit.edited_layers(depth)

@@ -1,7 +1,8 @@
 """Vision transformers as loops over blocks, whose states can be read and edited on the way."""
 
 from cachetool.backbones.base import Backbone, Identity, TransformDefaults
+from cachetool.backbones.batching import default_batch_size
 from cachetool.backbones.catalogue import ModelEntry, catalogue
 from cachetool.backbones.loading import load
 
-__all__ = ["Backbone", "Identity", "ModelEntry", "TransformDefaults", "catalogue", "load"]
+__all__ = ["Backbone", "Identity", "ModelEntry", "TransformDefaults", "catalogue", "default_batch_size", "load"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from cachetool.backbones import default_batch_size
 from cachetool.datasets import Batch, load_batches
 from cachetool.errors import ImageError, UnknownNameError
 from cachetool.events import Events, Silent
@@ -20,7 +21,6 @@ from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import storage_error
 from cachetool.store import StoreWriter, lock
 
-DEFAULT_BATCH_SIZE = 32
 STORAGE_ERROR_IMAGES = 4
 """Spread over the first batch. Each costs half a forward pass per state, and gives as many numbers as it has values."""
 
@@ -88,7 +88,8 @@ def extract(
     started = time.monotonic()
     request, writer = open_for_writing(request)
     with lock(request.path, "extract" if part == (1, 1) else f"extract-part-{part[0]}-of-{part[1]}"):
-        loop = _Loop(request, writer, min(batch_size or DEFAULT_BATCH_SIZE, writer.spec.block), on_error, listener)
+        size = min(batch_size or default_batch_size(request.backbone, request.backbone.device), writer.spec.block)
+        loop = _Loop(request, writer, size, on_error, listener)
         mine = _share(_blocks_of(request, writer.spec.block), part)
         unfinished = set(writer.pending(request.layers, request.token_types))
         pending = [block for block in mine if block in unfinished]

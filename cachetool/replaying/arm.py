@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,22 @@ class Arm:
     """An edit on its way to a run store, block by block."""
 
     def __init__(
-        self, edit: Edit, sources: CacheSources, path: Path, writer: StoreWriter, certificate: dict[str, Any]
+        self,
+        edit: Edit,
+        sources: CacheSources,
+        path: Path,
+        writer: StoreWriter,
+        certificate: dict[str, Any],
+        meter: Callable[[], Meter],
     ) -> None:
+        """Begin; `meter` gives the meter of the edit's calibration, once something is to be measured."""
         self.edit = edit
         self.replacement: Replacement = edit.build()
         self.path = path
         self.writer = writer
         self.certificate = certificate
         self._sources = sources
-        self._meter: Meter | None = None
+        self._meter = meter
         images = len(sources.images)
         self._edited = np.zeros((images, sources.layout.tokens), dtype=np.bool_)
         self._distances = {field.name: np.full(images, np.nan) for field in fields(Distances)}
@@ -107,14 +114,12 @@ class Arm:
     ) -> None:
         if len(selection) == 0:
             return
-        if self._meter is None:
-            self._meter = Meter(self._sources.calibration)
         layer = self.edit.from_layer
         injected = values
         if self.replacement.kind == "add":
             injected = state[selection.image, selection.position] + values
         exclude = own_images(self._sources.images, images, self.replacement.donors(self._sources, self.edit, layer))
-        measured = self._meter.measure(layer, selection, injected, exclude)
+        measured = self._meter().measure(layer, selection, injected, exclude)
         averages = per_image(measured, selection.image, selection.images)
         for name, column in self._distances.items():
             column[first : first + selection.images] = getattr(averages, name)

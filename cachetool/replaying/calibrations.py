@@ -10,6 +10,7 @@ from typing import Any
 from cachetool import places
 from cachetool.calibrating import calibrate
 from cachetool.edits import Calibration, Edit
+from cachetool.edits.meter import Meter
 from cachetool.errors import InvalidEditError, StoreError
 from cachetool.events import Events
 from cachetool.images import image_digest
@@ -24,6 +25,7 @@ class Calibrations:
         self._reader = reader
         self._events = events
         self._own: dict[tuple[str, tuple[int, ...]], Calibration] = {}
+        self._meters: dict[int, Meter] = {}
         self._given = None if given is None else Calibration.read(given)
         self._given_path = None if given is None else str(given)
         if self._given is not None:
@@ -42,6 +44,11 @@ class Calibrations:
         if (token_type, layers) not in self._own:
             self._own[token_type, layers] = self._make_own(token_type, layers)
         return self._own[token_type, layers]
+
+    def meter(self, edit: Edit) -> Meter:
+        """The meter of the edit's calibration: edits that share a calibration share what is fitted to it."""
+        calibration = self.for_edit(edit)
+        return self._meters.setdefault(id(calibration), Meter(calibration))
 
     def describe(self, edit: Edit, *, refuse_overlap: bool) -> dict[str, Any]:
         """Facts for the run: digest, size and how many of the evaluated images were calibrated on.

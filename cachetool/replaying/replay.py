@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 from cachetool import places
 from cachetool.arithmetic import Arithmetic
-from cachetool.backbones import Backbone, load
+from cachetool.backbones import Backbone, default_batch_size, load
 from cachetool.edits import Edit
 from cachetool.environment import describe_environment, resolve_device
 from cachetool.errors import IncompleteError, InvalidEditError, KeyMismatchError, WeightsError
 from cachetool.events import Events, Silent
-from cachetool.extraction.extract import DEFAULT_BATCH_SIZE
 from cachetool.images import image_digest
 from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
@@ -167,7 +166,7 @@ def replay_edits(
     arithmetic = Arithmetic(precision, compiled)
     arithmetic.check(resolved)
     environment = describe_environment(resolved)
-    size = min(batch_size or DEFAULT_BATCH_SIZE, spec.block)
+    size = min(batch_size or default_batch_size(backbone, resolved), spec.block)
 
     runs: dict[Edit, Run] = {}
     # Late starts first: blocks that were placed on the device for an early start stay there.
@@ -321,4 +320,4 @@ def _open_arm(
     different = differences(key, writer.spec.key)
     if different:
         raise KeyMismatchError(f"{path} holds another run: {'; '.join(different)}; remove it, then replay again")
-    return Arm(edit, sources, path, writer, certificate)
+    return Arm(edit, sources, path, writer, certificate, lambda: calibrations.meter(edit))

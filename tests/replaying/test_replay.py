@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from threadpoolctl import threadpool_info
 
 import cachetool
 from cachetool import Edit, places
 from cachetool.backbones import load
+from cachetool.edits.calibration import Reference
+from cachetool.edits.meter import Distances, FittedReference, Meter
 from cachetool.errors import (
     CertificateError,
     IncompleteError,
@@ -112,6 +115,39 @@ def test_result_does_not_depend_on_batch_size(
         assert np.array_equal(stored_array(one.path, "edited"), stored_array(other.path, "edited"))
         if "shuffle" in edit.replacement:
             assert np.array_equal(stored_array(one.path, "donor"), stored_array(other.path, "donor"))
+
+
+def test_edits_that_share_a_calibration_fit_its_reference_tokens_once(
+    fresh: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+
+    class Counted(FittedReference):
+        def __init__(self, reference: Reference) -> None:
+            fitted.append(len(reference.fit))
+            super().__init__(reference)
+
+    monkeypatch.setattr("cachetool.edits.meter.FittedReference", Counted)
+    replay_edits(fresh(), [Edit("registers", name, 6) for name in ("zero", "mean", "shuffle")])
+    assert len(fitted) == 4  # one a register, whatever the number of edits
+
+
+def test_the_meter_leaves_the_processors_to_the_blocks(
+    fresh: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, set[int]]] = []
+    measure, run = Meter.measure, torch.get_num_threads()
+
+    def looking(self: Meter, *arguments: Any) -> Distances:
+        pools = threadpool_info()
+        seen.append({kind: {p["num_threads"] for p in pools if p["user_api"] == kind} for kind in ("blas", "openmp")})
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(Meter, "measure", looking)
+    replay_edits(fresh(), [Edit("registers", "zero", 6)])
+    assert seen
+    assert all(numbers <= {1} for threads in seen for numbers in threads.values())
+    assert torch.get_num_threads() == run
 
 
 def test_fresh_donors_are_drawn_for_each_state(caches: dict[str, Path]) -> None:
