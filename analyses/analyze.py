@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from dask.callbacks import Callback
-from threadpoolctl import threadpool_limits
 
 import cachetool
 from analyses.analysis import Analysis, find_analysis
+from analyses.blas_threads import one_blas_thread
 from analyses.evaluation.arms import edit_label, is_unedited
 from analyses.geometry.tokens_of import at_layers
 from cachetool.errors import InvalidEditError, MissingDataError
@@ -191,24 +192,21 @@ def _restrict(store: xr.Dataset, limit: int | None, layers: Sequence[int] | None
 
 
 class _Tasks(Callback):
-    """Tells events how far dask has come; BLAS runs on one thread meanwhile.
-
-    dask's threads use every core already: with as many threads of BLAS in each, the products of an effective rank took
-    2.6 times as long on two cores.
-    """
+    """Tells events how far dask has come; BLAS runs on one thread meanwhile."""
 
     def __init__(self, name: str, events: Events) -> None:
         self._name, self._events = name, events
-        self._limits: list[threadpool_limits] = []
+        self._limits: list[ExitStack] = []
         super().__init__(start_state=self._begin, posttask=self._done, finish=self._end)  # type: ignore[no-untyped-call]
 
     def _begin(self, _graph: Any, state: Mapping[str, Any]) -> None:
         waiting = (len(state[name]) for name in ("ready", "waiting") if name in state)
         self._events.start(self._name, int(np.sum(list(waiting))))
-        self._limits.append(threadpool_limits(limits=1, user_api="blas"))
+        self._limits.append(ExitStack())
+        self._limits[-1].enter_context(one_blas_thread())
 
     def _end(self, *_arguments: Any) -> None:
-        self._limits.pop().restore_original_limits()
+        self._limits.pop().close()
 
     def _done(self, *_arguments: Any) -> None:
         self._events.advance(1)

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 
+from analyses.blas_threads import one_blas_thread
+
 Matrix = npt.NDArray[np.float64]
 
 SLICE = 1024
@@ -42,28 +44,35 @@ class Moments:
         """
         rows = tokens.reshape(-1, tokens.shape[-1])
         columns = rows if others is None or others is tokens else others.reshape(-1, others.shape[-1])
-        slices = (slice(first, first + SLICE) for first in range(0, len(rows), SLICE))
-        # Merged as they come: a list would hold a matrix for every slice.
-        return reduce(cls.merge, (cls._of_slice(rows, columns, chosen) for chosen in slices))
+        with one_blas_thread():
+            return cls._of_rows(rows, columns)
 
     @classmethod
-    def _of_slice(cls, rows: npt.NDArray[np.floating], columns: npt.NDArray[np.floating], chosen: slice) -> Moments:
-        first = rows[chosen].astype(np.float64)
-        second = first if columns is rows else columns[chosen].astype(np.float64)
-        finite = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
-        if not finite.all():
-            own = second is first
-            first = first[finite]
-            second = first if own else second[finite]
-        if len(first) == 0:
-            none = np.zeros(rows.shape[1]), np.zeros(columns.shape[1])
-            return cls(0, *none, np.zeros((rows.shape[1], columns.shape[1])))
-        mean, other = first.mean(axis=0), second.mean(axis=0)
-        # Centred before the product: sums of squares less squared sums would cancel where the mean is large.
-        first -= mean
-        if second is not first:
-            second -= other
-        return cls(len(first), mean, other, first.T @ second)
+    def _of_rows(cls, rows: npt.NDArray[np.floating], columns: npt.NDArray[np.floating]) -> Moments:
+        """Moments of (token, channel) and (token, other channel), slice by slice in the same memory."""
+        count, shapes = 0, (rows.shape[1], columns.shape[1])
+        shift, other_shift = (np.zeros(channels) for channels in shapes)
+        total, other_total = (np.zeros(channels) for channels in shapes)
+        scatter, product = np.zeros(shapes), np.empty(shapes)
+        for start in range(0, len(rows), SLICE):
+            first = rows[start : start + SLICE].astype(np.float64)
+            second = first if columns is rows else columns[start : start + SLICE].astype(np.float64)
+            first, second = _finite(first, second)
+            if len(first) == 0:
+                continue
+            if count == 0:
+                # Near enough to the mean: sums of squares less squared sums would cancel where the mean is large.
+                shift, other_shift = first.mean(axis=0), second.mean(axis=0)
+            first -= shift
+            if second is not first:
+                second -= other_shift
+            total += first.sum(axis=0)
+            other_total += second.sum(axis=0)
+            scatter += np.matmul(first.T, second, out=product)
+            count += len(first)
+        mean, other_mean = total / max(count, 1), other_total / max(count, 1)
+        scatter -= np.multiply(mean[:, np.newaxis], count * other_mean, out=product)
+        return cls(count, shift + mean, other_shift + other_mean, scatter)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both (Chan, Golub and LeVeque 1983, equation 2.1, for matrices)."""
@@ -80,6 +89,17 @@ class Moments:
         """Mean outer product of both views, less their means or not."""
         raw = self.scatter + (0 if centre else self.count * np.outer(self.mean, self.other_mean))
         return raw / max(self.count, 1)
+
+
+def _finite(first: Matrix, second: Matrix) -> tuple[Matrix, Matrix]:
+    """The tokens that are finite in both views; one array where both are."""
+    # A sum is finite only if all of its float32 terms are, and is had for less than a look at each.
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(first.sum()) and (second is first or np.isfinite(second.sum())):
+            return first, second
+    finite = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
+    chosen = first[finite]
+    return chosen, chosen if second is first else second[finite]
 
 
 def pooled_moments(tokens: xr.DataArray) -> Any:
