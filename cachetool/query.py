@@ -20,6 +20,7 @@ from dask.base import tokenize
 from cachetool import places
 from cachetool.errors import InvalidEditError, MissingDataError
 from cachetool.store import StoreReader, StoreSpec, key_digest
+from cachetool.store.opened import OpenedStore
 
 PATH_ATTRIBUTE = "cachetool_path"
 """Attribute of an opened data set that names its store."""
@@ -261,10 +262,17 @@ def _lazy_tokens(
 
 
 def _plain_arrays(path: Path) -> dict[str, xr.Variable]:
-    """The small arrays of a store (norm, donors, masks, distances), through xarray's own Zarr reader."""
-    with xr.open_zarr(path, chunks=None) as plain:
-        names = [name for name in plain.data_vars if name not in (*_TOKEN_DIMENSION, "complete")]
-        return {str(name): plain[name].load().variable for name in names}
+    """The small arrays of a store (norm, donors, masks, distances), read at once.
+
+    Not through xarray's own Zarr reader: opening a run with nine distances took 45 ms with it, and 68 runs 3 seconds.
+    """
+    store = OpenedStore(path)
+    coordinates = store.root.attributes.get("coordinates", "").split()
+    return {
+        name: xr.Variable(document["dimension_names"], store.array(name), document["attributes"])
+        for name, document in store.root.arrays.items()
+        if name not in (*_TOKEN_DIMENSION, "complete", *coordinates, *document["dimension_names"])
+    }
 
 
 def _coordinates(reader: StoreReader) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from analyses.blas_threads import one_blas_thread
 from analyses.geometry.moments import Matrix, Moments, blocks_of, pooled_moments
 from analyses.geometry.tokens_of import tokens_of
 
+STACK = 4
+"""Images whose eigenvalues are computed at a time; their Gram matrices take 4 M at most."""
+
 
 def effective_rank(store: xr.Dataset, *, tokens: str = "patches", centre: bool = True) -> xr.Dataset:
     """Effective rank and participation ratio of tokens by layer, per image and pooled over all images.
@@ -99,37 +102,46 @@ def _of_state(tokens: xr.DataArray, centre: bool) -> tuple[da.Array, da.Array]:
 def _ranks_of_images(tokens: npt.NDArray[np.floating], centre: bool) -> npt.NDArray[np.float64]:
     """Effective rank and participation ratio (..., 2) of tokens (..., token, channel)."""
     images = tokens.reshape(-1, *tokens.shape[-2:])
-    spectra = np.full((len(images), min(tokens.shape[-2:])), np.nan)
-    # One image after the other into one place: float64 copies of a whole block would be the largest thing in memory,
-    # and memory that is new for each image took half as long again as the arithmetic, with two threads.
-    work = np.empty(tokens.shape[-2:])
-    for spectrum, image in zip(spectra, images, strict=True):
-        np.copyto(work, image)
-        with np.errstate(invalid="ignore"):
-            matrix, mean = work, work.mean(axis=0)  # finite only if all tokens are
-        if not np.isfinite(mean).all():
-            matrix = work[np.isfinite(work).all(axis=1)]
-            if len(matrix) == 0:
-                continue
-            mean = matrix.mean(axis=0)
-        if centre:
-            matrix -= mean
-        found = _squared_singular_values(matrix)
-        spectrum[:] = 0
-        spectrum[: len(found)] = found
+    size = min(tokens.shape[-2:])
+    spectra = np.full((len(images), size), np.nan)
+    # Few images at a time, in the same memory: float64 copies of a whole block would be the largest thing in it.
+    work, grams = np.empty(tokens.shape[-2:]), np.empty((STACK, size, size))
+    for first in range(0, len(images), STACK):
+        chosen = images[first : first + STACK]
+        told = [_write_gram(image, centre, work, gram) for image, gram in zip(chosen, grams, strict=False)]
+        # NumPy holds other threads up while it decomposes a single matrix, but not a stack of them.
+        eigenvalues = np.linalg.eigvalsh(grams[: len(chosen)])
+        # What lies below the rounding of the largest is 0: of singular values that is 2e-7 of the largest, where tokens
+        # stored in float16 are rounded to 5e-4.
+        rounding = size * np.finfo(np.float64).eps * eigenvalues[:, -1:]
+        spectra[first : first + STACK][told] = np.where(eigenvalues > rounding, eigenvalues, 0.0)[told]
     ranks = np.stack([rank_of_singular_values(spectra**0.5), participation_of_eigenvalues(spectra)], axis=-1)
     return ranks.reshape(*tokens.shape[:-2], 2)
 
 
-def _squared_singular_values(matrix: Matrix) -> Matrix:
-    """Squares of the singular values of a matrix (token, channel), from the smaller of its two Gram matrices.
+def _write_gram(image: npt.NDArray[np.floating], centre: bool, work: Matrix, gram: Matrix) -> bool:
+    """Write the smaller Gram matrix of an image's finite tokens (token, channel); returns whether there is any.
 
-    Three times as fast as the singular values themselves at 256 x 384. What lies below the rounding of the largest is
-    0: of singular values that is 2e-7 of the largest, where tokens stored in float16 are rounded to 5e-4.
+    Its eigenvalues are the squares of the singular values, three times as fast as these themselves at 256 x 384. `work`
+    is memory of the image's shape.
     """
-    gram = matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix
-    eigenvalues = np.linalg.eigvalsh(gram)
-    return np.where(eigenvalues > len(gram) * np.finfo(np.float64).eps * eigenvalues[-1], eigenvalues, 0.0)
+    np.copyto(work, image)
+    with np.errstate(invalid="ignore"):
+        mean = work.mean(axis=0)  # finite only if all tokens are
+    finite = None
+    if not np.isfinite(mean).all():
+        finite = np.isfinite(work).all(axis=1)
+        if not finite.any():
+            gram[:] = 0
+            return False
+        mean = work[finite].mean(axis=0)
+    if centre:
+        work -= mean
+    if finite is not None:
+        work[~finite] = 0  # which adds nothing to the others' eigenvalues but zeros
+    few, many = (work, work.T) if len(work) < work.shape[1] else (work.T, work)
+    np.matmul(few, many, out=gram)
+    return True
 
 
 def _pooled(moments: Moments, centre: bool) -> npt.NDArray[np.float64]:

@@ -57,17 +57,21 @@ class Moments:
         for start in range(0, len(rows), SLICE):
             first = rows[start : start + SLICE].astype(np.float64)
             second = first if columns is rows else columns[start : start + SLICE].astype(np.float64)
-            first, second = _finite(first, second)
+            sums, other_sums = _sums(first, second)
+            # A sum is finite only if all its terms are, and is needed anyhow.
+            if not (np.isfinite(sums).all() and np.isfinite(other_sums).all()):
+                first, second = _finite(first, second)
+                sums, other_sums = _sums(first, second)
             if len(first) == 0:
                 continue
             if count == 0:
                 # Near enough to the mean: sums of squares less squared sums would cancel where the mean is large.
-                shift, other_shift = first.mean(axis=0), second.mean(axis=0)
+                shift, other_shift = sums / len(first), other_sums / len(first)
             first -= shift
             if second is not first:
                 second -= other_shift
-            total += first.sum(axis=0)
-            other_total += second.sum(axis=0)
+            total += sums - len(first) * shift
+            other_total += other_sums - len(first) * other_shift
             scatter += np.matmul(first.T, second, out=product)
             count += len(first)
         mean, other_mean = total / max(count, 1), other_total / max(count, 1)
@@ -91,12 +95,15 @@ class Moments:
         return raw / max(self.count, 1)
 
 
+def _sums(first: Matrix, second: Matrix) -> tuple[Matrix, Matrix]:
+    """Sums over tokens of both views, once where they are one."""
+    with np.errstate(invalid="ignore"):
+        sums: Matrix = first.sum(axis=0)
+        return sums, sums if second is first else second.sum(axis=0)
+
+
 def _finite(first: Matrix, second: Matrix) -> tuple[Matrix, Matrix]:
     """The tokens that are finite in both views; one array where both are."""
-    # A sum is finite only if all of its float32 terms are, and is had for less than a look at each.
-    with np.errstate(invalid="ignore"):
-        if np.isfinite(first.sum()) and (second is first or np.isfinite(second.sum())):
-            return first, second
     finite = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
     chosen = first[finite]
     return chosen, chosen if second is first else second[finite]

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from analyses.blas_threads import one_blas_thread
 from cachetool.errors import DatasetError
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -131,7 +132,7 @@ def _fit(
     """Fit one strength; returns the classifier and whether it converged, which is recorded instead of warned of."""
     classifier = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=MAXIMAL_ITERATIONS)
     # In float32 the rounding of the loss, not its slope, ends a strongly penalised fit: 14 iterations instead of 22.
-    with warnings.catch_warnings(record=True) as caught:
+    with one_blas_thread(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(features.astype(np.float64), labels)
     return classifier, not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)

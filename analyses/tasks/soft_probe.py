@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+from analyses.blas_threads import one_blas_thread
 from analyses.tasks.soft_labels import SoftLabels
 from cachetool.errors import DatasetError
 
@@ -158,7 +159,7 @@ def _fit(
     share: npt.NDArray[np.float64],
 ) -> bool:
     """Fit in place; returns whether it converged, which is recorded instead of warned of."""
-    with warnings.catch_warnings(record=True) as caught:
+    with one_blas_thread(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(features, label, sample_weight=share)
     return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)

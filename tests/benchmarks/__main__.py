@@ -11,10 +11,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import geometry, models, storage
+from tests.benchmarks import geometry, models, storage, study
 from tests.benchmarks.ratios import Comparison
 
-PARTS = {"storage": storage.measure, "models": models.measure, "geometry": geometry.measure}
+PARTS = {
+    "storage": storage.measure,
+    "models": models.measure,
+    "geometry": geometry.measure,
+    "study": study.measure,
+}
 
 
 def main(names: list[str]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import cachetool
 from analyses.geometry.effective_rank import effective_rank
 from analyses.geometry.linear_cka import cka_between_layers, cka_between_runs
-from analyses.geometry.moments import Moments, pooled_moments
+from analyses.geometry.moments import SLICE, Moments, pooled_moments
 from analyses.geometry.nearest_patches import nearest_patches
 from analyses.geometry.patch_similarity import patch_similarity
 from analyses.geometry.register_cosine import register_cosine
@@ -54,6 +54,21 @@ def test_moments_far_from_zero_do_not_cancel() -> None:
     np.testing.assert_allclose(whole.covariance(centre=True), np.cov(rows.T, bias=True), rtol=1e-6)
 
 
+def test_moments_of_two_views_over_several_slices() -> None:
+    generator = np.random.default_rng(2)
+    # The first slice lies far from the others, so that its mean says little about theirs.
+    one = generator.normal(3, 1, (2 * SLICE + 100, 4)) + 50 * (np.arange(2 * SLICE + 100) < SLICE)[:, None]
+    other = one[:, :3] ** 2 + generator.normal(size=(len(one), 3))
+    one[7, 1], other[SLICE + 5, 0], other[SLICE + 6, 2] = np.nan, np.inf, -np.inf
+    kept = np.isfinite(one).all(1) & np.isfinite(other).all(1)
+    found = Moments.of(one, other)
+    assert found.count == len(one) - 3
+    np.testing.assert_allclose(found.mean, one[kept].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.other_mean, other[kept].mean(0), rtol=1e-12)
+    expected = (one[kept] - one[kept].mean(0)).T @ (other[kept] - other[kept].mean(0))
+    np.testing.assert_allclose(found.scatter, expected, rtol=1e-9)
+
+
 @settings(max_examples=8, deadline=None)
 @given(chunks, st.booleans())
 def test_effective_rank_is_that_of_singular_values(chunk: int, centre: bool) -> None:
@@ -73,6 +88,36 @@ def test_effective_rank_is_that_of_singular_values(chunk: int, centre: bool) -> 
     assert float(found.pooled_effective_rank[0]) == pytest.approx(entropy_rank(rows))
     spectrum = np.linalg.eigvalsh(rows.T @ rows / len(rows))[::-1]
     np.testing.assert_allclose(found.eigenvalue.values[0], spectrum, rtol=1e-9)
+
+
+def test_who_asks_for_pooled_or_per_image_ranks_pays_for_these_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("nobody asked for this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("analyses.geometry.effective_rank._ranks_of_images", refuse)
+        found = effective_rank(store(tokens(), 2))
+    assert np.isfinite(found.pooled_effective_rank.compute()).all()
+    assert np.isfinite(found.eigenvalue.compute()).all()
+    with pytest.raises(AssertionError, match="nobody asked"):
+        found.effective_rank.compute()
+    with monkeypatch.context() as patch:
+        patch.setattr("analyses.geometry.effective_rank._pooled", refuse)
+        found = effective_rank(store(tokens(), 2))
+    assert np.isfinite(found.participation_ratio.compute()[READABLE]).all()
+    with pytest.raises(AssertionError, match="nobody asked"):
+        found.pooled_participation_ratio.compute()
+
+
+def test_tokens_that_are_not_finite_are_left_out_of_an_image_and_the_others_count() -> None:
+    values = tokens()
+    values["patches"][1, 0, 2, 3], values["patches"][1, 0, 4, 0] = np.inf, np.nan
+    found = effective_rank(store(values, 4)).compute()
+    matrix = np.delete(values["patches"][1, 0].astype(np.float64), [2, 4], axis=0)
+    assert found.effective_rank.values[1, 0] == pytest.approx(entropy_rank(matrix - matrix.mean(0)))
+    assert found.effective_rank.values[2, 0] == pytest.approx(
+        entropy_rank(values["patches"][2, 0] - values["patches"][2, 0].mean(0))
+    )
 
 
 def test_effective_rank_of_known_cases() -> None:
