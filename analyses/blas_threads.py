@@ -36,5 +36,7 @@ def one_blas_thread() -> Iterator[None]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """The libraries that are loaded: to look for them takes milliseconds."""
+    """The BLAS of NumPy and that of SciPy: to look for them takes milliseconds."""
+    import scipy.linalg  # noqa: F401 - loaded later, its own BLAS would go unseen
+
     return ThreadpoolController()

@@ -174,7 +174,10 @@ def test_values_survive_the_disk(stores: Stores) -> None:
             names = np.array(["dog", "Kuh ü"], dtype=object)
             return xr.Dataset({"error": (("pair", "point"), error)}, {"pair": [3, 7], "category": ("pair", names)})
 
+    first = measured(Mixed(), stores.run, stores.annotations, stores.head(Mixed()))
     found = measured(Mixed(), stores.run, stores.annotations, stores.head(Mixed()))
+    assert CALLS.count("fit") == 1
+    xr.testing.assert_identical(first, found)
     np.testing.assert_array_equal(found.error.values, [[1.5, np.inf], [np.nan, 0.0]])
     assert found.category.values.tolist() == ["dog", "Kuh ü"]
     assert found.pair.values.tolist() == [3, 7]
