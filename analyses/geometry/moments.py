@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -44,7 +45,7 @@ class Moments:
         """
         rows = tokens.reshape(-1, tokens.shape[-1])
         columns = rows if others is None or others is tokens else others.reshape(-1, others.shape[-1])
-        with one_blas_thread():
+        with one_blas_thread() if len(rows) > SLICE else nullcontext():
             return cls._of_rows(rows, columns)
 
     @classmethod
