@@ -14,7 +14,7 @@ _inside = 0
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread until the last of all who asked for it, on whatever thread, is done.
+    """Hold BLAS to one thread until the last of all who asked for it is done.
 
     The number of BLAS threads belongs to the process: limits that overlap would restore each other's. With as many
     threads of BLAS in each of dask's, the products of an effective rank took 2.6 times as long on two cores. The first
