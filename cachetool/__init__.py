@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cachetool.errors import CachetoolError
     from cachetool.query import normalize, open_runs, runs
     from cachetool.query import open_store as open  # noqa: A004 - `cachetool.open` reads as `xarray.open_zarr` does
+    from cachetool.verifying import verify
 
 __all__ = [
     "CachetoolError",
@@ -37,6 +38,7 @@ __all__ = [
     "open_runs",
     "replay",
     "runs",
+    "verify",
 ]
 
 # Importing torch takes seconds: names are loaded when they are first used, so that `cachetool --help` answers at once.
@@ -55,6 +57,7 @@ _HOMES = {
     "open_runs": ("cachetool.query", "open_runs"),
     "replay": ("cachetool.api", "replay"),
     "runs": ("cachetool.query", "runs"),
+    "verify": ("cachetool.verifying", "verify"),
 }
 
 
