@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cachetool.api import calibrate, datasets, extract, models, replay
     from cachetool.attending import attention
     from cachetool.classifying import classify
+    from cachetool.differing import diff
     from cachetool.edits import Edit
     from cachetool.errors import CachetoolError
     from cachetool.query import normalize, open_runs, runs
@@ -30,6 +31,7 @@ __all__ = [
     "calibrate",
     "classify",
     "datasets",
+    "diff",
     "extract",
     "models",
     "normalize",
@@ -49,6 +51,7 @@ _HOMES = {
     "open_annotations": ("cachetool.annotations", "open_annotations"),
     "calibrate": ("cachetool.api", "calibrate"),
     "classify": ("cachetool.classifying", "classify"),
+    "diff": ("cachetool.differing", "diff"),
     "datasets": ("cachetool.api", "datasets"),
     "extract": ("cachetool.api", "extract"),
     "models": ("cachetool.api", "models"),

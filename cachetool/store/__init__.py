@@ -16,7 +16,7 @@ from cachetool.store.format import (
     StoreSpec,
     default_block,
 )
-from cachetool.store.key import differences, key_digest
+from cachetool.store.key import differences, key_digest, undetermined
 from cachetool.store.lock import lock
 from cachetool.store.metadata import Root
 from cachetool.store.opened import OpenedStore
@@ -58,4 +58,5 @@ __all__ = [
     "restore_table",
     "storage_dtype",
     "to_float32",
+    "undetermined",
 ]

@@ -1,4 +1,4 @@
-"""Check a store on disk: every byte of a block against its checksums, its flags and documents against its records and each other."""
+"""Check a store on disk: bytes against their checksums, flags against records, documents against each other."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def check_tables(path: str | os.PathLike[str]) -> dict[str, list[str]]:
                 found.append(f"{name}/{ROOT}: differs from the copy in the root document, which is the valid one")
         except (OSError, ValueError) as error:
             found.append(f"{name}/{ROOT}: {error}")
-        if name not in (*TOKEN_TYPES, "complete", "readable"):
+        # A calibration is written by zarr-python, under other chunk keys, and has a digest of all its numbers.
+        if name not in (*TOKEN_TYPES, "complete", "readable") and root.about["kind"] != "calibration":
             try:
                 read_table(root.path / name, document, required_entries(name, document))
             except CachetoolError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ class Comparison:
         )
 
 
-def draw_sample(images: npt.NDArray[np.int64], count: int, seed: int) -> list[int]:
+def draw_sample(images: Sequence[int], count: int, seed: int) -> list[int]:
     """Some of the images, ascending, drawn by a seed."""
     random = np.random.Generator(np.random.Philox(key=seed))
-    return sorted(int(image) for image in random.permutation(images)[:count])
+    return sorted(images[place] for place in random.permutation(len(images))[:count].tolist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from cachetool.environment import resolve_device
 from cachetool.errors import ImageError
 from cachetool.events import Events
 from cachetool.replaying import RecordedRun
-from cachetool.store import StoreReader, from_float32
+from cachetool.store import OpenedStore, StoreReader, from_float32
 from cachetool.verifying.comparing import Comparison, draw_sample
 from cachetool.verifying.report import Compared
 from cachetool.verifying.sources import open_images, open_model
@@ -45,7 +45,8 @@ def recompute_cache(
     backbone = open_model(reader.spec, weights, download=download)
     target = resolve_device(device)
     backbone.place(target)
-    sample = draw_sample(_finished(reader, damaged), count, seed)
+    held = _held(path, damaged)
+    sample = draw_sample(list(held), count, seed)
     events.start("recompute", len(sample))
     position = {image_id: index for index, image_id in enumerate(dataset.image_ids)}
     found = []
@@ -56,7 +57,7 @@ def recompute_cache(
             problem = _decode(reader, dataset, transform, position, image, decoded)
             if problem is not None:
                 found.append(Compared(image, reader.images.image_id[image], problem))
-        found += _compare_states(reader, backbone, target, decoded)
+        found += _compare_states(reader, backbone, target, decoded, held)
         events.advance(len(images))
     return sorted(found, key=lambda one: one.image)
 
@@ -74,14 +75,15 @@ def recompute_run(
 ) -> list[Compared]:
     """Replay a sample of images of a run again, and compare the kept states with what is stored.
 
-    Images of `damaged` blocks are not drawn. Raises as `RecordedRun` and `open_model` do, and `KeyMismatchError` where a replay now would be another run.
+    Images of `damaged` blocks are not drawn. Raises as `RecordedRun` and `open_model` do, and `KeyMismatchError` where
+    a replay now would be another run.
     """
     run, reader = RecordedRun(path, events), StoreReader(path)
     run.check_key()
     backbone = open_model(run.cache.spec, weights, download=download)
     target = resolve_device(device)
     run.place(backbone, target)
-    sample = draw_sample(_finished(reader, damaged), count, seed)
+    sample = draw_sample(list(_held(path, damaged)), count, seed)
     events.start("replay again", len(sample))
     stored_mask = reader.array("edited") if reader.spec.facts.get("finished") else None
     results = []
@@ -100,11 +102,15 @@ def recompute_run(
     return results
 
 
-def _finished(reader: StoreReader, damaged: Collection[int]) -> npt.NDArray[np.int64]:
-    """Positions of the images of blocks that hold anything and are not known to be damaged."""
-    spec = reader.spec
-    blocks = np.setdiff1d(np.flatnonzero(reader.complete.any(axis=(1, 2))), list(damaged))
-    return np.flatnonzero(np.isin(np.arange(len(spec.images)) // spec.block, blocks))
+def _held(path: Path, damaged: Collection[int]) -> dict[int, Mapping[str, Collection[int]]]:
+    """What each image holds, states by token type, by position; images of damaged or empty blocks are left out."""
+    store = OpenedStore(path)
+    found: dict[int, Mapping[str, Collection[int]]] = {}
+    for block in range(store.geometry.blocks):
+        record = None if block in damaged else store.sound_record(block)
+        if record is not None:
+            found |= dict.fromkeys(range(record.first, record.last), record.layers)
+    return found
 
 
 def _decode(
@@ -141,27 +147,31 @@ def _decode(
 
 
 def _compare_states(
-    reader: StoreReader, backbone: Backbone, device: torch.device, decoded: dict[int, npt.NDArray[np.float32]]
+    reader: StoreReader,
+    backbone: Backbone,
+    device: torch.device,
+    decoded: Mapping[int, npt.NDArray[np.float32]],
+    held: Mapping[int, Mapping[str, Collection[int]]],
 ) -> list[Compared]:
+    """Run the blocks on prepared pixels by image, and compare every state that is held of them."""
     if not decoded:
         return []
     spec = reader.spec
     images = list(decoded)
-    held = [{name: set(reader.coverage(name, np.array([image]))) for name in spec.token_types} for image in images]
     comparisons = [Comparison(image, spec.images.image_id[image], spec.dtype) for image in images]
 
     def visit(layer: int, state: torch.Tensor) -> torch.Tensor:
         tokens = state.cpu().numpy()
         for row, comparison in enumerate(comparisons):
-            for name in spec.token_types:
-                if layer in held[row][name]:
+            for name, layers in held[comparison.image].items():
+                if layer in layers:
                     found = from_float32(np.ascontiguousarray(tokens[row, spec.layout.slice(name)]), spec.dtype)
                     stored = reader.read(name, layer, comparison.image, comparison.image + 1)[0]
                     comparison.add(name, layer, found, stored)
         return state
 
     pixels = torch.from_numpy(np.stack([decoded[image] for image in images])).to(device)
-    last = max((layer for layers in held for covered in layers.values() for layer in covered), default=0)
+    last = max((layer for image in images for layers in held[image].values() for layer in layers), default=0)
     with torch.inference_mode():
         backbone.run(backbone.embed(pixels), 0, last, visit)
     return [comparison.result() for comparison in comparisons]
