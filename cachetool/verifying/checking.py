@@ -9,7 +9,7 @@ import numpy as np
 from cachetool import places
 from cachetool.edits import Calibration
 from cachetool.edits.calibration_store import CONTENT
-from cachetool.errors import CachetoolError
+from cachetool.errors import CachetoolError, DamagedError
 from cachetool.events import Events
 from cachetool.images import image_digest
 from cachetool.query import changed_since
@@ -80,7 +80,10 @@ def _check_run(report: Report, reader: StoreReader) -> None:
     if not (cache / "zarr.json").is_file():
         report.notes.append(f"its cache {cache} is gone: the run cannot be compared with it, nor replayed again")
         return
-    report.problems += cache_problems(path, cache)
+    try:
+        report.problems += cache_problems(path, cache)
+    except DamagedError as error:
+        report.problems.append(Problem("cache", cache.name, str(error)))
     described = spec.facts.get("calibration") or {}
     if described.get(CONTENT) is not None:
         report.problems += _given_calibration(Path(described["path"]), described[CONTENT], report.notes)

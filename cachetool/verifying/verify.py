@@ -127,6 +127,8 @@ def _recompute(
         )  # fmt: skip
     except DamagedError as error:
         report.problems.append(Problem("cache", "what it was made from", str(error)))
+        if report.repairs:
+            report.repairs.append(Repair("what it was made from", False, "verify it too"))
     except CachetoolError as error:
         if count is not None:
             raise
