@@ -28,6 +28,8 @@ class Comparison:
     image: int
     image_id: str
     dtype: str
+    noise: float = NOISE
+    """Of products that are rounded on purpose, more than `NOISE`."""
     allowed: float = 0.0
     relative_rms: float = 0.0
     token_type: str = ""
@@ -44,7 +46,7 @@ class Comparison:
         difference = np.abs(here - there)
         scale = np.sqrt(np.square(there).mean(axis=-1, keepdims=True))
         absent = np.isnan(here) != np.isnan(there)
-        limit = ROUNDING[self.dtype] * 2 * np.abs(there) + NOISE * scale
+        limit = ROUNDING[self.dtype] * 2 * np.abs(there) + self.noise * scale
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(difference > 0, difference / limit, 0.0)
         largest = np.inf if absent.any() else float(np.nanmax(ratio, initial=0.0))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cachetool.arithmetic import BOUNDS as ARITHMETIC_BOUNDS
 from cachetool.backbones import Backbone
 from cachetool.datasets import Dataset, Transform
 from cachetool.environment import resolve_device
@@ -17,7 +18,7 @@ from cachetool.errors import ImageError
 from cachetool.events import Events
 from cachetool.replaying import RecordedRun
 from cachetool.store import OpenedStore, StoreReader, from_float32
-from cachetool.verifying.comparing import Comparison, draw_sample
+from cachetool.verifying.comparing import NOISE, Comparison, draw_sample
 from cachetool.verifying.report import Compared
 from cachetool.verifying.sources import open_images, open_model
 
@@ -82,14 +83,17 @@ def recompute_run(
     run.check_key()
     backbone = open_model(run.cache.spec, weights, download=download)
     target = resolve_device(device)
+    run.arithmetic.check(target)
     run.place(backbone, target)
+    # The bound is one of the mean; single values lie several times as far.
+    noise = max(NOISE, 5 * ARITHMETIC_BOUNDS[run.arithmetic.precision])
     sample = draw_sample(list(_held(path, damaged)), count, seed)
     events.start("replay again", len(sample))
     stored_mask = reader.array("edited") if reader.spec.facts.get("finished") else None
     results = []
     for image in sample:
         values, edited = run.replay_image(backbone, image, target)
-        comparison = Comparison(image, reader.images.image_id[image], reader.spec.dtype)
+        comparison = Comparison(image, reader.images.image_id[image], reader.spec.dtype, noise)
         for token_type, states in values.items():
             for row, layer in enumerate(reader.spec.layers):
                 stored = reader.read(token_type, layer, image, image + 1)[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cachetool.environment import resolve_device
 from cachetool.errors import CachetoolError, DamagedError
 from cachetool.events import Events
 from cachetool.extraction import extract_again
@@ -38,6 +39,7 @@ def repair_cache(path: Path, blocks: Sequence[int], means: Means) -> list[Repair
     before = {block: _record(path, block) for block in blocks}
     try:
         backbone = open_model(spec, means.weights, download=True)
+        backbone.place(resolve_device(means.device))
         requests = [
             (request_of(StoreReader(path), backbone, layers, types), concerned)
             for (layers, types), concerned in _coverage(path, spec, before).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cachetool.backbones import Backbone
 from cachetool.backbones.catalogue import resolve
 from cachetool.backbones.hub import cached_weights
 from cachetool.datasets import Dataset, Transform, open_dataset
+from cachetool.environment import describe_environment
 from cachetool.errors import KeyMismatchError, MissingDataError
 from cachetool.extraction import Request
 from cachetool.replaying import open_backbone
@@ -72,4 +74,5 @@ def request_of(
             f"{dataset.name} does not begin with the images of {reader.path} any more: {len(other) + max(missing, 0)} "
             f"are missing or stand elsewhere, the first is {first}; bring the data set back to what it was"
         )
-    return Request(str(spec.facts["model"]), backbone, dataset, transform, reader.path, layers, token_types, spec)
+    now = replace(spec, facts={**spec.facts, "environment": describe_environment(backbone.device)})
+    return Request(str(spec.facts["model"]), backbone, dataset, transform, reader.path, layers, token_types, now)
