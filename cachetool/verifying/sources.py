@@ -51,8 +51,8 @@ def open_images(facts: Mapping[str, Any], key: Mapping[str, Any]) -> tuple[Datas
             f"{dataset.name} is not read as it was when the cache was made (here = now, there = then): "
             f"{'; '.join(different)}"
         )
-    colours = {name: tuple(recorded[name]) for name in ("mean", "std")}
-    return dataset, Transform(**{"crop_fraction": 1.0, **recorded, **colours})
+    fields: dict[str, Any] = {"crop_fraction": 1.0, **recorded}
+    return dataset, Transform(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
 
 def request_of(

@@ -14,7 +14,7 @@ from cachetool.verifying.checking import check_on_disk
 from cachetool.verifying.recompute import recompute_cache, recompute_run
 from cachetool.verifying.repair_blocks import Means, repair_cache, repair_run
 from cachetool.verifying.repair_tables import repair_tables
-from cachetool.verifying.report import Problem, Repair, Report
+from cachetool.verifying.report import Part, Problem, Repair, Report
 
 DEFAULT_RECOMPUTE = 4
 """Images that are computed again unless another number is asked for."""
@@ -90,15 +90,20 @@ def _repair(report: Report, means: Means) -> None:
         check_on_disk(again, means.events)
         report.problems += [problem for problem in again.problems if problem not in report.problems]
         report.blocks = again.blocks
-    for block in sorted({problem.block for problem in report.problems if problem.part == "flags"} - {None}):
-        StoreWriter(path).restore_flags(int(block or 0))
+    for block in _blocks(report, "flags"):
+        StoreWriter(path).restore_flags(block)
         report.repairs.append(Repair(f"block {block}", True, "its flags were written again from its record"))
-    blocks = sorted({int(problem.block or 0) for problem in report.problems if problem.part == "block"})
+    blocks = _blocks(report, "block")
     if kind == "cache" and blocks:
         report.repairs += repair_cache(path, blocks, means)
     if kind == "run" and (blocks or by_replay or any(problem.part == "cache" for problem in report.problems)):
         report.repairs += repair_run(path, blocks, by_replay, means)
     _look_again(report, means.events)
+
+
+def _blocks(report: Report, part: Part) -> list[int]:
+    """Blocks that problems of a kind name, ascending."""
+    return sorted({one.block for one in report.problems if one.part == part and one.block is not None})
 
 
 def _look_again(report: Report, events: Events) -> None:
@@ -115,9 +120,8 @@ def _recompute(
     report: Report, count: int | None, weights: str | Path | None, device: str | None, events: Events
 ) -> None:
     """Compute a sample again; what cannot be, is an error where it was asked for, and else a note."""
-    damaged = {problem.block for problem in report.problems if problem.part == "block"}
     mended = {repair.where for repair in report.repairs if repair.done}
-    skipped = {block for block in damaged if block is not None and f"block {block}" not in mended}
+    skipped = {block for block in _blocks(report, "block") if f"block {block}" not in mended}
     compute = recompute_cache if report.kind == "cache" else recompute_run
     wanted = DEFAULT_RECOMPUTE if count is None else count
     try:
