@@ -122,7 +122,7 @@ def extract_again(
     check_same(request, StoreReader(request.path).spec)
     writer = StoreWriter(request.path)
     with lock(request.path, "extract"):
-        size = min(batch_size or DEFAULT_BATCH_SIZE, writer.spec.block)
+        size = min(batch_size or default_batch_size(request.backbone, request.backbone.device), writer.spec.block)
         return _Loop(request, writer, size, on_error, events or Silent()).run(blocks, workers)
 
 
