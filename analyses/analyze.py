@@ -113,10 +113,10 @@ def _on_runs(
 ) -> xr.Dataset:
     """The analysis of every run that allows it, along a new dimension `run`."""
     # The unedited replays need not be named.
-    stores = cachetool.runs(cache)
+    stores = cachetool.runs(cache, events=events)
     intact = {_edit(run).from_layer: run for run in stores if is_unedited(_edit(run))}
     if paths is not None:
-        stores = cachetool.runs(cache, paths)
+        stores = cachetool.runs(cache, paths, events=events)
         found = {store_path(run) for run in stores}
         foreign = [str(path) for path in paths if Path(path) not in found]
         if foreign:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from cachetool.api import calibrate, datasets, extract, models, replay
     from cachetool.attending import attention
     from cachetool.classifying import classify
+    from cachetool.differing import diff
     from cachetool.edits import Edit
     from cachetool.errors import CachetoolError
     from cachetool.query import normalize, open_runs, runs
     from cachetool.query import open_store as open  # noqa: A004 - `cachetool.open` reads as `xarray.open_zarr` does
+    from cachetool.verifying import verify
 
 __all__ = [
     "CachetoolError",
@@ -29,6 +31,7 @@ __all__ = [
     "calibrate",
     "classify",
     "datasets",
+    "diff",
     "extract",
     "models",
     "normalize",
@@ -37,6 +40,7 @@ __all__ = [
     "open_runs",
     "replay",
     "runs",
+    "verify",
 ]
 
 # Importing torch takes seconds: names are loaded when they are first used, so that `cachetool --help` answers at once.
@@ -47,6 +51,7 @@ _HOMES = {
     "open_annotations": ("cachetool.annotations", "open_annotations"),
     "calibrate": ("cachetool.api", "calibrate"),
     "classify": ("cachetool.classifying", "classify"),
+    "diff": ("cachetool.differing", "diff"),
     "datasets": ("cachetool.api", "datasets"),
     "extract": ("cachetool.api", "extract"),
     "models": ("cachetool.api", "models"),
@@ -55,6 +60,7 @@ _HOMES = {
     "open_runs": ("cachetool.query", "open_runs"),
     "replay": ("cachetool.api", "replay"),
     "runs": ("cachetool.query", "runs"),
+    "verify": ("cachetool.verifying", "verify"),
 }
 
 

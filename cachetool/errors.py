@@ -55,6 +55,10 @@ class KeyMismatchError(CachetoolError, ValueError):
     """Another cache (another key) lies at the same place; the text names the parts that differ."""
 
 
+class StaleRunWarning(UserWarning):
+    """Runs were left out because values of their cache changed since they were made."""
+
+
 class RangeError(CachetoolError, OverflowError):
     """An activation lies beyond the range of the storage dtype."""
 

@@ -6,6 +6,7 @@ dask reductions run near the speed of memory.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,9 @@ import xarray as xr
 from dask.base import tokenize
 
 from cachetool import places
-from cachetool.errors import InvalidEditError, MissingDataError
-from cachetool.store import StoreReader, StoreSpec, key_digest
+from cachetool.errors import InvalidEditError, MissingDataError, StaleRunWarning
+from cachetool.events import Events
+from cachetool.store import StateDigests, StoreReader, StoreSpec, key_digest
 from cachetool.store.opened import OpenedStore
 
 PATH_ATTRIBUTE = "cachetool_path"
@@ -44,7 +46,8 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
     Data set with `cls` (image, layer, channel), `registers` (image, layer, register, channel) and `patches`
     (image, layer, patch, channel) as far as the store holds them, dask-backed, and the coordinates `layer`, `image_id`,
     `label`, `class_name`, `readable`, `row`, `col`. Its attributes hold the store's key and facts, and `depth`, the
-    number of the model's blocks and so of its last state, whether or not that is among the states held.
+    number of the model's blocks and so of its last state, whether or not that is among the states held; and `digests`,
+    which tell the values of each state by token type from others.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
         for name, covered in coverage.items()
         if covered
     }
-    variables |= _plain_arrays(Path(path))
+    variables |= _plain_arrays(reader)
     data = xr.Dataset(variables, coords={"layer": ("layer", layers), **_coordinates(reader)})
     if "edited_layer" in data.sizes:
         first = spec.key["edit"]["from_layer"]
@@ -72,12 +75,15 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
         "facts": dict(spec.facts),
         # A cache declares all states of the model, a run those that it keeps.
         "depth": int(spec.facts.get("depth", spec.layers[-1])),
+        "digests": StateDigests(path).of(coverage),
         "norm": {"type": "none"} if spec.norm is None else {"type": spec.norm.type, "epsilon": spec.norm.epsilon},
     }
     return data
 
 
-def runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None) -> list[xr.Dataset]:
+def runs(
+    cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None, *, events: Events | None = None
+) -> list[xr.Dataset]:
     """Open the finished runs of a cache, each lazily as `open_store` gives it, in the order of their names.
 
     Parameters
@@ -86,15 +92,41 @@ def runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = No
         The cache, as a path or opened.
     paths
         Runs to open; by default all that lie beside the cache.
+    events
+        Told of runs that are left out because values of the cache changed since; without it, `StaleRunWarning` warns.
 
     Returns
     -------
-    The runs that are finished and were made from this very cache, and not from another that lay at its place before.
+    The runs that are finished and were made from this very cache, and not from another that lay at its place before,
+    nor from other values than it holds now.
     """
     base = store_path(cache)
     chosen = [Path(path) for path in paths] if paths is not None else places.list_runs(base)
     own = StoreReader(base).spec
-    return [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
+    opened = [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
+    digests = StateDigests(base)
+    stale = {
+        data.attrs[PATH_ATTRIBUTE]: changed
+        for data in opened
+        if (changed := changed_since(data.attrs["facts"], digests))
+    }
+    if stale:
+        listing = "\n".join(f"  {Path(path).name}: {', '.join(changed)}" for path, changed in stale.items())
+        text = (
+            f"{len(stale)} of {len(opened)} runs are left out, because values of {base} that they were made from have "
+            f"changed since:\n{listing}\nreplay them again, or remove them"
+        )
+        warnings.warn(text, StaleRunWarning, stacklevel=2) if events is None else events.message(text)
+    return [data for data in opened if data.attrs[PATH_ATTRIBUTE] not in stale]
+
+
+def changed_since(facts: Mapping[str, Any], cache: StateDigests) -> list[str]:
+    """States of a cache that a run read, by its facts, and whose values are others now, such as `cls at state 6`.
+
+    Empty where a run does not say what it read.
+    """
+    read = facts.get("read")
+    return [] if read is None else cache.changed(read["states"], read["images"])
 
 
 def open_runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None) -> xr.Dataset:
@@ -261,15 +293,16 @@ def _lazy_tokens(
     return da.Array(graph, name, chunks, dtype=target)  # type: ignore[no-untyped-call]
 
 
-def _plain_arrays(path: Path) -> dict[str, xr.Variable]:
+def _plain_arrays(reader: StoreReader) -> dict[str, xr.Variable]:
     """The small arrays of a store (norm, donors, masks, distances), read at once.
 
-    Not through xarray's own Zarr reader: opening a run with nine distances took 45 ms with it, and 68 runs 3 seconds.
+    Not through xarray's own Zarr reader, which took most of 3.6 seconds to open 68 runs, and to which a lost file is one
+    of fill values.
     """
-    store = OpenedStore(path)
+    store = OpenedStore(reader.path)
     coordinates = store.root.attributes.get("coordinates", "").split()
     return {
-        name: xr.Variable(document["dimension_names"], store.array(name), document["attributes"])
+        name: xr.Variable(document["dimension_names"], reader.array(name), document["attributes"])
         for name, document in store.root.arrays.items()
         if name not in (*_TOKEN_DIMENSION, "complete", *coordinates, *document["dimension_names"])
     }

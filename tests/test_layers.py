@@ -17,7 +17,7 @@ LAYERS = (
     {"annotations", "backbones", "calibrating"},
     {"extraction"},
     {"replaying"},
-    {"api", "attending", "classifying", "plan"},
+    {"api", "attending", "classifying", "differing", "plan", "verifying"},
     {"cli"},
 )
 """Parts of the package from the bottom up: each may import those below it, and itself."""

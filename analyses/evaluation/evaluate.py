@@ -96,7 +96,7 @@ def evaluate(
     annotations = cachetool.open_annotations(opened)
     statistics = Statistics(sequences(annotations.image_ids, group_by), resamples, confidence, seed)
     replaying = {"weights": weights, "device": device, "batch_size": batch_size, "events": listener}
-    found = _of_all_images(opened, cachetool.runs(opened) if runs is None else runs, listener)
+    found = _of_all_images(opened, cachetool.runs(opened, events=listener) if runs is None else runs, listener)
     stores = [*_missing_unedited(opened, found, replaying), *found] or [opened]
     training = None
     if train is not None:

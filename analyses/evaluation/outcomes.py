@@ -106,10 +106,14 @@ def store_key(store: xr.Dataset, annotations: Annotations, task: Task) -> dict[s
         store.image_id.values, store.content_sha256.values, store.readable.values, strict=True
     ):
         images.update(f"{image_id}\0{content}\0{int(readable)}\n".encode())
+    layer = store.attrs.get("depth") if task.layer is None else task.layer
+    digests = store.attrs.get("digests", {})
     return {
         "kind": store.attrs["kind"],
         "key": store.attrs["key"],
         "images": images.hexdigest(),
+        # A key says how values were made; a repair, or a replay from repaired states, may make them anew otherwise.
+        "values": {name: digests.get(name, {}).get(str(layer)) for name in task.tokens},
         "annotations": _annotation_digest(annotations, pairs=task.metrics[0].unit == "pair", masks=task.reads_masks),
     }
 

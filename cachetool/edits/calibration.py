@@ -92,6 +92,15 @@ class Calibration:
         return key_digest({"cache": self.key, "images": list(self.sha256), "labels": labels})
 
     @cached_property
+    def content_sha256(self) -> str:
+        """Digest of its numbers: what it was written with, else of what it holds."""
+        return str(self.facts.get(calibration_store.CONTENT) or self.recompute_content())
+
+    def recompute_content(self) -> str:
+        """Digest of its numbers as they are read now. Raises `DamagedError` where they cannot be read."""
+        return calibration_store.content_sha256(self._arrays)
+
+    @cached_property
     def classes(self) -> NDArray[np.int64]:
         """Classes with at least one image, ascending, int64 (class,); empty where there are no labels."""
         return self._whole("class") if "class" in self._arrays else np.empty(0, dtype=np.int64)

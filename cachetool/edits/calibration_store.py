@@ -16,6 +16,7 @@ and the coordinates `layer`, `image_id`, `content_sha256` and `label` (image), `
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -57,6 +58,23 @@ _STATISTICS = {
 _FILL_VALUES = {"f": np.nan, "i": -1, "b": False}
 
 
+CONTENT = "content_sha256"
+"""Fact that holds the digest of all numbers of the artefact."""
+
+
+def content_sha256(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 over name, dtype, shape and values of every array, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.asarray(arrays[name][...])
+        if values.dtype.kind in "UOT":
+            digest.update(json.dumps([name, [str(text) for text in values.tolist()]]).encode())
+        else:
+            digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+            digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
 def dimensions(name: str) -> tuple[str, ...]:
     """Dimension names of an array of the artefact."""
     if name in _DIMENSIONS:
@@ -79,7 +97,8 @@ def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: 
             for name in arrays:
                 _write_array(group, name, np.asarray(arrays[name][...]))
             documents = {name: json.loads((temporary / name / ROOT).read_bytes()) for name in arrays}
-            about = {"format": FORMAT_VERSION, "kind": "calibration", "key": dict(key), "facts": dict(facts)}
+            recorded = {**facts, CONTENT: content_sha256(arrays)}
+            about = {"format": FORMAT_VERSION, "kind": "calibration", "key": dict(key), "facts": recorded}
             coordinates = [name for name in arrays if name in _DIMENSIONS and name not in _DIMENSIONS[name]]
             attributes = {"cachetool": about, "coordinates": " ".join(coordinates)}
             write_document(temporary, root_document(attributes, documents))

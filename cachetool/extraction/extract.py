@@ -16,10 +16,10 @@ from cachetool.datasets import Batch, load_batches
 from cachetool.errors import ImageError, UnknownNameError
 from cachetool.events import Events, Silent
 from cachetool.extraction.buffers import BlockBuffer, to_device
-from cachetool.extraction.opening import open_for_writing
+from cachetool.extraction.opening import check_same, open_for_writing
 from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import storage_error
-from cachetool.store import StoreWriter, lock
+from cachetool.store import StoreReader, StoreWriter, lock
 
 STORAGE_ERROR_IMAGES = 4
 """Spread over the first batch. Each costs half a forward pass per state, and gives as many numbers as it has values."""
@@ -103,6 +103,27 @@ def extract(
         seconds=time.monotonic() - started,
         failed=loop.failed,
     )
+
+
+def extract_again(
+    request: Request,
+    blocks: Sequence[int],
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    on_error: str = "stop",
+    events: Events | None = None,
+) -> int:
+    """Compute the states of a request for some blocks of an existing cache, and write them whatever lies there.
+
+    How damage is repaired: states and token types of these blocks that the request does not name stay. Returns bytes
+    written. Raises as `extract` does.
+    """
+    check_same(request, StoreReader(request.path).spec)
+    writer = StoreWriter(request.path)
+    with lock(request.path, "extract"):
+        size = min(batch_size or default_batch_size(request.backbone, request.backbone.device), writer.spec.block)
+        return _Loop(request, writer, size, on_error, events or Silent()).run(blocks, workers)
 
 
 def default_workers() -> int:
@@ -232,9 +253,14 @@ class _Loop:
         self._unmeasured = []
 
     def _record_environment(self) -> None:
-        self._writer.update_facts(
-            {"environment": self._request.spec.facts["environment"], "batch_size": self._batch_size}
-        )
+        """What blocks are computed with from now on; what earlier ones were, where that was something else."""
+        facts = self._writer.spec.facts
+        now = {"environment": self._request.spec.facts["environment"], "batch_size": self._batch_size}
+        before = {name: facts.get(name) for name in now}
+        earlier = list(facts.get("earlier_environments", []))
+        if "batch_size" in facts and before != now and before not in earlier:
+            earlier.append(before)
+        self._writer.update_facts({**now, "earlier_environments": earlier} if earlier else now)
 
     def _image_range(self, block: int) -> tuple[int, int]:
         size = self._writer.spec.block

@@ -11,9 +11,9 @@ from cachetool import places
 from cachetool.backbones import Backbone, load
 from cachetool.datasets import Dataset, Transform, absolute_name, hash_images, open_dataset
 from cachetool.environment import describe_environment, resolve_device
-from cachetool.errors import InvalidEditError, MissingDataError, UnknownNameError
+from cachetool.errors import InvalidEditError, MissingDataError, StoreError, UnknownNameError
 from cachetool.events import Events, Silent
-from cachetool.store import DTYPES, ImageTable, NormSpec, StoreSpec, default_block, storage_dtype
+from cachetool.store import DTYPES, ImageTable, NormSpec, StoreSpec, default_block, storage_dtype, undetermined
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def prepare(
         Weights or images (or both: then both are named) are not at hand.
     InvalidEditError
         A layer lies beyond the model's depth, or a token type is one that the model lacks.
+    StoreError
+        A part of the key cannot be determined.
     """
     if dtype not in DTYPES:
         raise UnknownNameError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
@@ -94,6 +96,11 @@ def prepare(
         "dataset": opened.family,
         "dtype": dtype,
     }
+    if unknown := undetermined(key):
+        raise StoreError(
+            f"the key of a cache of {model} on {dataset} cannot be determined: {', '.join(unknown)} unknown; a cache "
+            "under a guessed key could pass for another, so nothing was extracted. Name a model and a data set that say"
+        )
     spec = StoreSpec(
         kind="cache",
         key=key,

@@ -3,5 +3,15 @@
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.certificate import certify
 from cachetool.replaying.replay import Run, open_backbone, repeated, replay_edits, require_cache
+from cachetool.replaying.replay_again import RecordedRun
 
-__all__ = ["Calibrations", "Run", "certify", "open_backbone", "repeated", "replay_edits", "require_cache"]
+__all__ = [
+    "Calibrations",
+    "RecordedRun",
+    "Run",
+    "certify",
+    "open_backbone",
+    "repeated",
+    "replay_edits",
+    "require_cache",
+]

@@ -26,29 +26,23 @@ class PreparedEdit:
     """What is put in or added, by state, (pair, channel); empty for attention edits."""
 
 
-class Arm:
-    """An edit on its way to a run store, block by block."""
+class EditInHand:
+    """An edit that is carried out block by block, with what is recorded of each image."""
 
-    def __init__(
-        self,
-        edit: Edit,
-        sources: CacheSources,
-        path: Path,
-        writer: StoreWriter,
-        certificate: dict[str, Any],
-        meter: Callable[[], Meter],
-    ) -> None:
+    def __init__(self, edit: Edit, sources: CacheSources, meter: Callable[[], Meter]) -> None:
         """Begin; `meter` gives the meter of the edit's calibration, once something is to be measured."""
         self.edit = edit
         self.replacement: Replacement = edit.build()
-        self.path = path
-        self.writer = writer
-        self.certificate = certificate
         self._sources = sources
         self._meter = meter
         images = len(sources.images)
         self._edited = np.zeros((images, sources.layout.tokens), dtype=np.bool_)
         self._distances = {field.name: np.full(images, np.nan) for field in fields(Distances)}
+
+    @property
+    def edited(self) -> npt.NDArray[np.bool_]:
+        """Whether each token was selected, bool (image, token), of the images that were prepared."""
+        return self._edited
 
     @property
     def measures(self) -> bool:
@@ -83,27 +77,6 @@ class Arm:
         self._measure(state, images, first, selection, values[self.edit.from_layer])
         return PreparedEdit(selection, values)
 
-    def finish(self, facts: dict[str, Any]) -> None:
-        """Write the arrays over images and the facts; the run is complete once this returns."""
-        self.writer.write_image_array(
-            "edited", self._edited, ("image", "token"), {"description": "whether the edit selected the token"}
-        )
-        donors = self._donors()
-        if donors is not None:
-            dimensions = ("image",) if donors.ndim == 1 else ("image", "edited_layer")
-            self.writer.write_image_array(
-                "donor", donors, dimensions, {"description": "index of the image whose tokens were put in, -1 for none"}
-            )
-        if self.measures:
-            for name, values in self._distances.items():
-                self.writer.write_image_array(
-                    f"off_distribution_{name}",
-                    values,
-                    ("image",),
-                    {"description": f"{name.replace('_', ' ')} of the injected tokens, see cachetool.edits.meter"},
-                )
-        self.writer.update_facts({**facts, "finished": True})
-
     def _measure(
         self,
         state: npt.NDArray[np.float32],
@@ -132,3 +105,56 @@ class Arm:
         columns = [self.replacement.donors(self._sources, self.edit, layer) for layer in layers]
         known = [column for column in columns if column is not None]
         return np.stack(known, axis=1) if known else None
+
+
+class Arm(EditInHand):
+    """An edit on its way to a run store."""
+
+    def __init__(
+        self,
+        edit: Edit,
+        sources: CacheSources,
+        path: Path,
+        writer: StoreWriter,
+        certificate: dict[str, Any],
+        read: dict[str, Any],
+        meter: Callable[[], Meter],
+    ) -> None:
+        super().__init__(edit, sources, meter)
+        self.path = path
+        self.writer = writer
+        self.certificate = certificate
+        self.read = read
+        """Digests of what the run reads of its cache and calibration, see `cachetool.replaying.reading`."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether what is stored of the run was made from other values than the cache or calibration holds now."""
+        return bool(self.writer.spec.facts.get("read", self.read) != self.read)
+
+    def start_over(self) -> None:
+        """Give up what is stored of the run, and record what it will be made from."""
+        for block in range(self.writer.spec.geometry.blocks):
+            self.writer.discard(block)
+        self.writer.update_facts({"read": self.read, "finished": False})
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Write the arrays over images and the facts; the run is complete once this returns."""
+        self.writer.write_image_array(
+            "edited", self._edited, ("image", "token"), {"description": "whether the edit selected the token"}
+        )
+        donors = self._donors()
+        if donors is not None:
+            dimensions = ("image",) if donors.ndim == 1 else ("image", "edited_layer")
+            self.writer.write_image_array(
+                "donor", donors, dimensions, {"description": "index of the image whose tokens were put in, -1 for none"}
+            )
+        if self.measures:
+            for name, values in self._distances.items():
+                self.writer.write_image_array(
+                    f"off_distribution_{name}",
+                    values,
+                    ("image",),
+                    {"description": f"{name.replace('_', ' ')} of the injected tokens, see cachetool.edits.meter"},
+                )
+        self.writer.update_facts({**facts, "finished": True})

@@ -14,7 +14,10 @@ from cachetool.edits.meter import Meter
 from cachetool.errors import InvalidEditError, StoreError
 from cachetool.events import Events
 from cachetool.images import image_digest
-from cachetool.store import StoreReader, key_digest
+from cachetool.store import StateDigests, StoreReader, key_digest
+
+OWN = "(the cache itself)"
+"""Stands for the path of the cache's own calibration."""
 
 
 class Calibrations:
@@ -68,7 +71,8 @@ class Calibrations:
                 "calibrate on other images and name the result with --calibration, or drop --no-overlap"
             )
         return {
-            "path": self._given_path or "(the cache itself)",
+            "path": self._given_path or OWN,
+            "content_sha256": None if self._given is None else calibration.content_sha256,
             "digest": calibration.digest,
             "images": len(calibration.image_ids),
             "overlap": len(overlap),
@@ -85,9 +89,8 @@ class Calibrations:
 
     def _make_own(self, token_type: str, layers: Sequence[int]) -> Calibration:
         spec = self._reader.spec
-        digest = key_digest(
-            {"cache": spec.key, "images": image_digest(spec.images), "type": token_type, "layers": list(layers)}
-        )
+        values = StateDigests(self._reader.path).of({token_type: layers})
+        digest = key_digest({"cache": spec.key, "images": image_digest(spec.images), "values": values})
         path = places.calibrations_directory(self._reader.path) / f"own-{token_type}-{digest[:12]}.zarr"
         if not (path / "zarr.json").is_file():
             made = calibrate(self._reader, layers=layers, token_types=(token_type,), events=self._events)

@@ -47,7 +47,9 @@ def certify(
     JSON-ready: `from_layer`, `images` (number in the sample), `relative_error` (of the normalised tokens: root mean
     square of the difference over that of what is stored; before the norm, a few channels of huge values would hide all
     others), `largest_token_error` (the same of the worst single token), `bit_equal` (of the states themselves), `bound`
-    of `relative_error`, `dtype` of the cache, `tokens` that were compared, `kernel`, `precision` and `compiled`.
+    of `relative_error`, `dtype` of the cache, `tokens` that were compared, `kernel`, `precision` and `compiled`;
+    `batch_size` of the replayed sample and `cache_batch_size` of the extraction, between which products may be summed
+    in another order.
 
     Raises
     ------
@@ -99,6 +101,8 @@ def certify(
         "kernel": kernel,
         "precision": how.precision,
         "compiled": how.compiled,
+        "batch_size": len(sample),
+        "cache_batch_size": spec.facts.get("batch_size"),
     }
     if not relative <= bound:
         raise CertificateError(

@@ -16,7 +16,7 @@ from cachetool.edits import Selection
 from cachetool.edits.apply import add_tokens, attention_mask, replace_tokens
 from cachetool.events import Events
 from cachetool.extraction.buffers import BlockBuffer, to_device
-from cachetool.replaying.arm import Arm, PreparedEdit
+from cachetool.replaying.arm import Arm, EditInHand, PreparedEdit
 from cachetool.replaying.certificate import wanted_positions
 from cachetool.store import StoreReader
 
@@ -102,10 +102,34 @@ def _compute_alone() -> None:
     threadpool_limits(limits=1, user_api="openmp")
 
 
+def replay_image(
+    backbone: Backbone,
+    reader: StoreReader,
+    edit: EditInHand,
+    image: int,
+    keep: Sequence[int],
+    token_types: Sequence[str],
+    *,
+    device: torch.device,
+    arithmetic: Arithmetic,
+) -> dict[str, npt.NDArray[np.generic]]:
+    """The kept states of one image, given by position, under an edit: (layer, 1[, token], channel) by token type.
+
+    In storage dtype, as `replay_arms` writes it; an image that could not be read is NaN.
+    """
+    state = reader.read_state(edit.edit.from_layer, image, image + 1)
+    prepared = edit.prepare(state, image, [reader.spec.images.image_id[image]], max(keep))
+    wanted = wanted_positions(backbone.layout, token_types)
+    wanted = None if wanted is None else wanted.to(device)
+    return _compute(
+        backbone, reader, edit, prepared, state, image, keep, token_types, wanted, device, arithmetic, 1
+    ).arrays()
+
+
 def _compute(
     backbone: Backbone,
     reader: StoreReader,
-    arm: Arm,
+    arm: EditInHand,
     edit: PreparedEdit,
     state: npt.NDArray[np.float32],
     first: int,
@@ -139,7 +163,7 @@ def _compute(
 
 def _run_batch(
     backbone: Backbone,
-    arm: Arm,
+    arm: EditInHand,
     selection: Selection,
     values: dict[int, npt.NDArray[np.float32]],
     state: torch.Tensor,

@@ -22,8 +22,18 @@ from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.certificate import certify
 from cachetool.replaying.engine import replay_arms
+from cachetool.replaying.reading import describe_reading, states_read
 from cachetool.replaying.sources import CacheSources
-from cachetool.store import StoreReader, StoreSpec, StoreWriter, create, differences, key_digest, lock
+from cachetool.store import (
+    StateDigests,
+    StoreReader,
+    StoreSpec,
+    StoreWriter,
+    create,
+    differences,
+    key_digest,
+    lock,
+)
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,7 @@ def replay_edits(
     arithmetic.check(resolved)
     environment = describe_environment(resolved)
     size = min(batch_size or default_batch_size(backbone, resolved), spec.block)
+    digests = StateDigests(reader.path)
 
     runs: dict[Edit, Run] = {}
     # Late starts first: blocks that were placed on the device for an early start stay there.
@@ -179,9 +190,10 @@ def replay_edits(
         certificate = certify(backbone, reader, from_layer, resolved, token_types=types, arithmetic=arithmetic)
         arms, facts, unfinished = [], [], []
         for edit in group:
-            arm = _open_arm(reader, edit, kept, types, calibrations, certificate, arithmetic)
+            read = describe_reading(edit, spec, digests, described[edit])
+            arm = _open_arm(reader, edit, kept, types, calibrations, certificate, arithmetic, read)
             lacking = arm.writer.pending(kept, types)  # a block may be lost, or discarded by a repair
-            finished = bool(arm.writer.spec.facts.get("finished")) and not lacking
+            finished = bool(arm.writer.spec.facts.get("finished")) and not lacking and not arm.stale
             stored = arm.writer.spec.facts.get("certificate", certificate) if finished else certificate
             runs[edit] = Run(arm.path, edit, stored, reused=finished, seconds=0.0)
             if not finished:
@@ -193,6 +205,12 @@ def replay_edits(
             with ExitStack() as held:
                 for arm in arms:
                     held.enter_context(lock(arm.path, "replay"))
+                    if arm.stale:
+                        listener.message(
+                            f"{arm.path.name} was made from other values than {reader.path} or its calibration holds "
+                            "now; it is replayed anew"
+                        )
+                        arm.start_over()
                 replay_arms(
                     backbone, reader, arms, kept, types,
                     device=resolved, arithmetic=arithmetic, batch_size=size, events=listener,
@@ -266,10 +284,7 @@ def _check_states(
         raise InvalidEditError(f"--keep {', '.join(early)}: a run holds states from its first edited one on")
     missing: dict[str, set[int]] = {}
     for edit in edits:
-        needed = {name: {edit.from_layer} for name in reader.spec.layout.types}
-        for name, layers in edit.needed_states(depth, own_calibration=own_calibration).items():
-            needed[name] |= set(layers)
-        for name, wanted in needed.items():
+        for name, wanted in states_read(edit, reader.spec, own_calibration=own_calibration).items():
             held = reader.coverage(name) if name in reader.spec.token_types else ()
             missing.setdefault(name, set()).update(wanted - set(held))
     lacking = [f"  {name}: states {', '.join(map(str, sorted(layers)))}" for name, layers in missing.items() if layers]
@@ -290,12 +305,42 @@ def _open_arm(
     calibrations: Calibrations,
     certificate: dict[str, Any],
     arithmetic: Arithmetic,
+    read: dict[str, Any],
 ) -> Arm:
     """The run store of an edit, created where it is not there yet; its name holds the key's digest, so none collide."""
     sources = CacheSources(reader, calibrations.maker(edit))
     spec = reader.spec
-    replacement = edit.build()
-    key = {
+    key = run_key(reader, edit, sources, keep, token_types, calibrations, arithmetic)
+    path = places.runs_directory(reader.path) / f"{edit.slug}.{key_digest(key)[:8]}.zarr"
+    if not (path / "zarr.json").is_file():
+        facts = {
+            "cache": reader.path.name,
+            "depth": spec.layers[-1],
+            "oracle": edit.build().oracle,
+            "certificate": certificate,
+            "storage_error": spec.facts.get("storage_error"),
+            "read": read,
+        }
+        create(path, replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep), token_types=token_types))
+    writer = StoreWriter(path)
+    different = differences(key, writer.spec.key)
+    if different:
+        raise KeyMismatchError(f"{path} holds another run: {'; '.join(different)}; remove it, then replay again")
+    return Arm(edit, sources, path, writer, certificate, read, lambda: calibrations.meter(edit))
+
+
+def run_key(
+    reader: StoreReader,
+    edit: Edit,
+    sources: CacheSources,
+    keep: Sequence[int],
+    token_types: Sequence[str],
+    calibrations: Calibrations,
+    arithmetic: Arithmetic,
+) -> dict[str, Any]:
+    """The key of the run of an edit: all that its values depend on, but the values of the cache themselves."""
+    spec, replacement = reader.spec, edit.build()
+    return {
         "cache": key_digest(spec.key),
         "images": image_digest(spec.images),
         "edit": edit.to_json(),
@@ -306,18 +351,3 @@ def _open_arm(
         "keep_tokens": list(token_types),
         **arithmetic.key_parts,
     }
-    path = places.runs_directory(reader.path) / f"{edit.slug}.{key_digest(key)[:8]}.zarr"
-    if not (path / "zarr.json").is_file():
-        facts = {
-            "cache": reader.path.name,
-            "depth": spec.layers[-1],
-            "oracle": replacement.oracle,
-            "certificate": certificate,
-            "storage_error": spec.facts.get("storage_error"),
-        }
-        create(path, replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep), token_types=token_types))
-    writer = StoreWriter(path)
-    different = differences(key, writer.spec.key)
-    if different:
-        raise KeyMismatchError(f"{path} holds another run: {'; '.join(different)}; remove it, then replay again")
-    return Arm(edit, sources, path, writer, certificate, lambda: calibrations.meter(edit))

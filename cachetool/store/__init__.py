@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cachetool.store.check import check_block, check_store
+from cachetool.store.check import check_block, check_flags, check_tables
 from cachetool.store.create import create
+from cachetool.store.digests import Digests, StateDigests
 from cachetool.store.dtypes import DTYPES, beyond_range, from_float32, largest, storage_dtype, to_float32
 from cachetool.store.extend import extend
 from cachetool.store.format import (
@@ -15,32 +16,47 @@ from cachetool.store.format import (
     StoreSpec,
     default_block,
 )
-from cachetool.store.key import differences, key_digest
+from cachetool.store.key import differences, key_digest, undetermined
 from cachetool.store.lock import lock
+from cachetool.store.metadata import Root
+from cachetool.store.opened import OpenedStore
 from cachetool.store.reader import StoreReader
+from cachetool.store.records import Record, read_record
+from cachetool.store.restore import implied_table, restore_document, restore_table
 from cachetool.store.writer import StoreWriter
 
 __all__ = [
     "DTYPES",
     "FORMAT_VERSION",
     "ArraySpec",
+    "Digests",
     "Geometry",
     "ImageTable",
     "NormSpec",
+    "OpenedStore",
+    "Record",
+    "Root",
+    "StateDigests",
     "StoreReader",
     "StoreSpec",
     "StoreWriter",
     "beyond_range",
     "check_block",
-    "check_store",
+    "check_flags",
+    "check_tables",
     "create",
     "default_block",
     "differences",
     "extend",
     "from_float32",
+    "implied_table",
     "key_digest",
     "largest",
     "lock",
+    "read_record",
+    "restore_document",
+    "restore_table",
     "storage_dtype",
     "to_float32",
+    "undetermined",
 ]

@@ -1,4 +1,4 @@
-"""Check a store on disk: every byte of a block against its checksums, its flags and documents against each other."""
+"""Check a store on disk: bytes against their checksums, flags against records, documents against each other."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 
 from cachetool.errors import CachetoolError, DamagedError
 from cachetool.store.format import Geometry
-from cachetool.store.metadata import ROOT
-from cachetool.store.opened import OpenedStore
+from cachetool.store.metadata import ROOT, Root
+from cachetool.store.opened import OpenedStore, required_entries
 from cachetool.store.records import FileFacts, Record, misfits
 from cachetool.store.shards import Shard
+from cachetool.store.tables import Table, decode_chunk, read_table
+from cachetool.tokens import TOKEN_TYPES
 
 
 def check_block(path: str | os.PathLike[str], block: int) -> list[str]:
     """Read one block as a whole and list its problems, one line each; empty for a sound or an unfinished block.
 
-    Raises `StoreError` where there is no such store or block.
+    Flags are left to `check_flags`. Raises `StoreError` where there is no such store or block.
     """
     store = OpenedStore(Path(path))
     store.geometry.block_range(block)
@@ -27,10 +29,9 @@ def check_block(path: str | os.PathLike[str], block: int) -> list[str]:
         record = store.record(block)
     except DamagedError as error:
         return [str(error)]
-    problems = _flag_problems(store, block, record)
     if record is None:
-        return problems
-    problems += misfits(store.path, record)
+        return []
+    problems = misfits(store.path, record)
     for token_type, layers in record.layers.items():
         name = store.shard_name(token_type, block)
         if not any(problem.startswith(f"{name}:") for problem in problems):
@@ -38,44 +39,87 @@ def check_block(path: str | os.PathLike[str], block: int) -> list[str]:
     return problems
 
 
-def check_store(path: str | os.PathLike[str]) -> list[str]:
-    """List problems of the documents and small arrays of a store, one line each; blocks are left to `check_block`.
+def check_flags(path: str | os.PathLike[str], block: int) -> list[str]:
+    """List where `complete` and `readable` say more or less than the record of a block: plain readers are misled.
 
-    Raises `StoreError` where there is no such store.
+    Empty where the record itself cannot be read. Raises `StoreError` where there is no such store or block.
     """
     store = OpenedStore(Path(path))
-    problems = []
-    for name, document in store.root.arrays.items():
-        file = store.path / name / ROOT
-        try:
-            found = json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
-            problems.append(f"{name}/{ROOT}: {error}")
-            continue
-        if found != document:
-            problems.append(f"{name}/{ROOT}: differs from the copy in the root document, which is the valid one")
-        if name not in store.geometry.token_types:
-            try:
-                store.array(name)
-            except CachetoolError as error:
-                problems.append(str(error))
-    return problems
-
-
-def _flag_problems(store: OpenedStore, block: int, record: Record | None) -> list[str]:
-    """Where `complete` says more or less than the record: plain readers would be misled."""
     geometry: Geometry = store.geometry
-    claimed, done = store.array("complete")[block], store.flags(record)
+    images = geometry.block_range(block)
+    try:
+        record = store.record(block)
+    except DamagedError:
+        return []
     problems = []
-    for word, which in (
-        ("finished, but has no record of it", claimed & ~done),
-        ("unfinished, but has a record", done & ~claimed),
-    ):
+    try:
+        claimed = _chunk(store, "complete", f"c.{block}.0.0")
+    except DamagedError as error:
+        problems.append(str(error))
+    else:
+        done = store.flags(record)
+        claimed = np.zeros_like(done) if claimed is None else claimed[0]
+        for word, which in (
+            ("finished, but has no record of it", claimed & ~done),
+            ("unfinished, but has a record", done & ~claimed),
+        ):
+            problems += [
+                f"complete: block {block}, {geometry.layout.types[kind]}, state {geometry.layers[layer]} is flagged"
+                f" {word}"
+                for kind, layer in np.argwhere(which).tolist()
+            ]
+    try:
+        readable = _chunk(store, "readable", f"c.{block}")
+        ids = store.images.image_id[images.start : images.stop]
+    except DamagedError as error:
+        return [*problems, str(error)]
+    if record is not None:
+        flagged = [
+            name for name, flag in zip(ids, [] if readable is None else readable.tolist(), strict=False) if not flag
+        ]
         problems += [
-            f"complete: block {block}, {geometry.layout.types[kind]}, state {geometry.layers[layer]} is flagged {word}"
-            for kind, layer in np.argwhere(which).tolist()
+            f"readable: {name} is flagged {word}"
+            for word, names in (
+                ("unreadable, but the record of its block says otherwise", set(flagged) - set(record.failed)),
+                ("readable, but the record of its block says otherwise", set(record.failed) - set(flagged)),
+            )
+            for name in sorted(names)
         ]
     return problems
+
+
+def check_tables(path: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """List problems of the documents and small arrays of a store by the name of the array; empty where all are sound.
+
+    Blocks are left to `check_block`, flags to `check_flags`. Raises `StoreError` where there is no such store.
+    """
+    root = Root(Path(path))
+    problems: dict[str, list[str]] = {}
+    for name, document in root.arrays.items():
+        found = []
+        try:
+            if json.loads((root.path / name / ROOT).read_bytes()) != document:
+                found.append(f"{name}/{ROOT}: differs from the copy in the root document, which is the valid one")
+        except (OSError, ValueError) as error:
+            found.append(f"{name}/{ROOT}: {error}")
+        # A calibration is written by zarr-python, under other chunk keys, and has a digest of all its numbers.
+        if name not in (*TOKEN_TYPES, "complete", "readable") and root.about["kind"] != "calibration":
+            try:
+                read_table(root.path / name, document, required_entries(name, document))
+            except CachetoolError as error:
+                found.append(str(error))
+        if found:
+            problems[name] = found
+    return problems
+
+
+def _chunk(store: OpenedStore, name: str, key: str) -> Table | None:
+    """One chunk of a small array; None where it is not on disk. Raises `DamagedError`."""
+    path = store.path / name / key
+    try:
+        return decode_chunk(path.read_bytes(), store.root.arrays[name], path)
+    except FileNotFoundError:
+        return None
 
 
 def _shard_problems(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,22 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     _compare((), here, there, lines)
     return lines
+
+
+def undetermined(key: Mapping[str, Any]) -> list[str]:
+    """Names of the parts that say nothing: absent, empty, or not finite. A key with any would be a guess."""
+    found: list[str] = []
+    for name, value in key.items():
+        if isinstance(value, Mapping) and value:
+            found += [f"{name}, {part}" for part in undetermined(value)]
+        elif value is None or value in ("", (), [], {}) or _infinite(value):
+            found.append(name)
+    return [name.replace("_", " ") for name in found]
+
+
+def _infinite(value: Any) -> bool:
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(number, float) and not math.isfinite(number) for number in numbers)
 
 
 def _compare(path: tuple[str, ...], here: Any, there: Any, lines: list[str]) -> None:

@@ -10,9 +10,21 @@ import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
 from cachetool.store.format import Geometry, ImageTable, NormSpec, StoreSpec
-from cachetool.store.metadata import Root
+from cachetool.store.metadata import Document, Root
 from cachetool.store.records import Record, misfits, read_record
 from cachetool.store.tables import Table, read_table
+
+
+def required_entries(name: str, document: Document) -> int:
+    """How many entries of a small array must lie on disk; flags, and what a growth added, may be left to the fill.
+
+    Without this a lost file would read as its fill value: labels as unknown, donors as none.
+    """
+    if name in ("complete", "readable"):
+        return 0
+    if name in ImageTable.COLUMNS:
+        return int(document["shape"][0])
+    return int(document["chunk_grid"]["configuration"]["chunk_shape"][0]) if document["shape"] else 1
 
 
 class OpenedStore:
@@ -42,7 +54,8 @@ class OpenedStore:
         """A small array as a whole. Raises `StoreError` for one that is not there, `DamagedError` for damage."""
         if name not in self.root.arrays:
             raise StoreError(f"{self.path} has the arrays {', '.join(self.root.arrays)}; no {name!r}.")
-        return read_table(self.path / name, self.root.arrays[name])
+        document = self.root.arrays[name]
+        return read_table(self.path / name, document, required_entries(name, document))
 
     @cached_property
     def images(self) -> ImageTable:
@@ -69,8 +82,8 @@ class OpenedStore:
             bias=vectors.get("norm_bias"),
         )
 
-    def spec(self) -> StoreSpec:
-        """What the store says about itself."""
+    def spec(self, *, norm: bool = True) -> StoreSpec:
+        """What the store says about itself; without `norm` its vectors are not read."""
         about, geometry = self.root.about, self.geometry
         return StoreSpec(
             kind=about["kind"],
@@ -83,7 +96,7 @@ class OpenedStore:
             dtype=geometry.dtype,
             block=geometry.block,
             images=self.images,
-            norm=self.norm,
+            norm=self.norm if norm else None,
         )
 
     def shard_name(self, token_type: str, block: int) -> str:

@@ -45,6 +45,8 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
     replacing: Mapping[str, FileFacts] = field(default_factory=dict)
     """New versions of files, which may have taken their place already."""
+    states: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """`Shard.state_digest` by token type and state, so that what a run read can be told from what is there later."""
 
     def sizes(self, path: str) -> set[int]:
         """The sizes that a file of this block may have."""
@@ -65,6 +67,7 @@ class Record:
             "files": {path: vars(facts) for path, facts in self.files.items()},
             "failed": dict(self.failed),
             "facts": dict(self.facts),
+            "states": {name: {str(layer): digest for layer, digest in by.items()} for name, by in self.states.items()},
         }
         if self.replacing:
             document["replacing"] = {path: vars(facts) for path, facts in self.replacing.items()}
@@ -100,6 +103,10 @@ def read_record(store: Path, block: int) -> Record | None:
             failed=document["failed"],
             facts=document["facts"],
             replacing={name: FileFacts(**facts) for name, facts in document.get("replacing", {}).items()},
+            states={
+                name: {int(layer): digest for layer, digest in by.items()}
+                for name, by in document.get("states", {}).items()
+            },
         )
     except FileNotFoundError:
         return None

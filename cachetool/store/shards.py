@@ -207,6 +207,13 @@ class Shard:
             value = extend_checksum(value, self.bytes[end - CHECKSUM_BYTES : end])
         return extend_checksum(value, self.bytes[-CHECKSUM_BYTES:])
 
+    def state_digest(self, layer: int) -> int:
+        """CRC32C of the checksums of one layer's chunks in the order of images; other layers play no part in it."""
+        value = 0
+        for chunk in np.flatnonzero(self._present[:, layer]).tolist():
+            value = extend_checksum(value, self.encoded_chunk(layer, chunk)[-CHECKSUM_BYTES:])
+        return value
+
     def layered_values(self, layers: Sequence[int], chunk: int, dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
         """The values of one chunk at several layers as one view (layer, value) of the file, unchecked.
 

@@ -86,10 +86,11 @@ def _decode_strings(payload: bytes) -> list[str]:
     return strings
 
 
-def read_table(folder: Path, document: Document) -> Table:
-    """A small array as a whole; missing chunks read as the fill value, strings come as objects.
+def read_table(folder: Path, document: Document, required: int = 0) -> Table:
+    """A small array as a whole; strings come as objects.
 
-    Raises `DamagedError` naming the file.
+    Chunks that hold any of the first `required` entries of the first dimension must be there; other missing ones read
+    as the fill value, as they do in every Zarr reader. Raises `DamagedError` naming the file.
     """
     shape, chunk_shape = tuple(document["shape"]), _chunk_shape(document)
     values = np.full(shape, _fill(document), dtype=_dtype(document))
@@ -98,7 +99,9 @@ def read_table(folder: Path, document: Document) -> Table:
         path = folder / ".".join(["c", *map(str, index)])
         try:
             encoded = path.read_bytes()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if (index[0] * chunk_shape[0] if index else 0) < required:
+                raise DamagedError(f"{path} is missing. Run `cachetool verify --repair`.") from error
             continue
         window = tuple(
             slice(position * chunk, min((position + 1) * chunk, size))

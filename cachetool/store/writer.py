@@ -99,11 +99,18 @@ class StoreWriter:
         rows = self._rows(images, unreadable)
         with Staged() as staged:
             new: dict[str, FileFacts] = {}
+            states = {name: dict(digests) for name, digests in old.states.items()} if old else {}
+            held = _union(old.layers if old else {}, dict.fromkeys(arrays, layers))
             for token_type, array in arrays.items():
                 name = store.shard_name(token_type, block)
                 parts = self._encoded(token_type, block, array, layers, rows, old)
                 shard = Shard(staged.add(self.path / name, parts), geometry.shard_layout(token_type))
                 new[name] = FileFacts(bytes=len(shard.bytes), crc32c=shard.digest())
+                kept = held[token_type]
+                states[token_type] = {
+                    layer: shard.state_digest(index)
+                    for layer, index in zip(kept, geometry.layer_indices(kept), strict=True)
+                }
             if old is not None:
                 write_record(self.path, _announce(old, new))
             staged.commit()
@@ -111,10 +118,11 @@ class StoreWriter:
             block=block,
             first=images.start,
             last=images.stop,
-            layers=_union(old.layers if old else {}, dict.fromkeys(arrays, layers)),
+            layers=held,
             files={**(old.files if old else {}), **new},
             failed=unreadable,
             facts={**(old.facts if old else {}), **(facts or {})},
+            states=states,
         )
         self._write_flags(record, rows)
         write_record(self.path, record)
@@ -127,6 +135,14 @@ class StoreWriter:
         """
         self._write_complete(block, None)
         remove_file(record_path(self.path, block))
+
+    def restore_flags(self, block: int) -> None:
+        """Write `readable` and `complete` of a block again, as its record has them. Raises `StoreError`."""
+        record = self._store.sound_record(block)
+        if record is None:
+            self._write_complete(block, None)
+        else:
+            self._write_flags(record, self._rows(self._store.geometry.block_range(block), record.failed))
 
     def write_image_array(
         self,
@@ -151,7 +167,13 @@ class StoreWriter:
         """Flag the last block as finished again where an extension was given up after it had taken the flags away."""
         block = self._store.geometry.blocks - 1
         record = self._store.sound_record(block) if block >= 0 else None
-        if record is not None and (self._store.flags(record) & ~self._store.array("complete")[block]).any():
+        if record is None:
+            return
+        try:
+            lacking = self._store.flags(record) & ~self._store.array("complete")[block]
+        except DamagedError:  # for a repair to mend: records are decisive
+            return
+        if lacking.any():
             self._write_complete(block, record)
 
     def _covered(self, block: int, layers: Sequence[int], token_types: Sequence[str]) -> bool:
@@ -208,7 +230,7 @@ class StoreWriter:
             shard = Shard(self.path / self._store.shard_name(token_type, block), layout)
             chunks = _kept_chunks(shard, layout.used_chunks(len(readable)), geometry.layer_indices(kept), kept)
         for index, states in zip(geometry.layer_indices(layers), array, strict=True):
-            chunks[index] = _new_chunks(layout, states, readable, fill)
+            chunks[index] = image_chunks(layout, states, readable, fill)
         return encode(layout, chunks)
 
     def _write_flags(self, record: Record, readable: npt.NDArray[np.bool_]) -> None:
@@ -250,7 +272,7 @@ def _kept_chunks(
     return {index: [[shard.encoded_chunk(index, chunk)] for chunk in range(used)] for index in indices}
 
 
-def _new_chunks(
+def image_chunks(
     layout: ShardLayout, states: npt.NDArray[Any], readable: npt.NDArray[np.bool_], fill: np.generic[Any]
 ) -> list[list[Buffer]]:
     """Chunks of one state, (image, [token,] channel): views of the array where nothing has to become NaN."""

@@ -108,7 +108,54 @@ def test_replay_without_a_name_lists_the_caches_to_choose_from(cachetool: Any) -
     assert "activations/shapes-train/tiny-reg.zarr" in outcome.err
 
 
-@pytest.mark.parametrize("command", ["extract", "replay", "calibrate", "models", "datasets", "info", "remove", "demo"])
+def test_verify_finds_and_mends(cachetool: Any) -> None:
+    cache = Path("activations/shapes/tiny-reg.zarr")
+    cachetool("extract", "tiny-reg", "shapes", "--limit", "6", "--workers", "0", "--layers", "6,12")
+    sound = cachetool("verify")
+    assert sound.code == 0, sound.err
+    assert "computed again (seed 0): val/" in sound.out
+    assert ": bit-equal" in sound.out
+    shard = cache / "patches" / "c.0.0.0.0"
+    data = bytearray(shard.read_bytes())
+    data[99] ^= 1
+    shard.write_bytes(data)
+    found = cachetool("verify", "--recompute", "0", "--json")
+    assert found.code == 2
+    assert json.loads(found.out)["problems"][0]["images"] == [0, 5]
+    assert "images 0 to 5, block 0: patches/c.0.0.0.0: images 0 to 5, state 6 do not match" in found.err
+    assert "mend it with --repair" in found.err
+    mended = cachetool("verify", "shapes/tiny-reg", "--repair", "--workers", "0")
+    assert mended.code == 0, mended.err
+    assert "mended: images 0 to 5, block 0: it was extracted again, to the same bytes" in mended.err
+    assert cachetool("verify", "--recompute", "1").code == 0
+    assert cachetool("verify", "nowhere").code == 2
+
+
+def test_diff_tells_by_its_exit_code(cachetool: Any) -> None:
+    extract = ("extract", "tiny-reg", "shapes", "--workers", "0", "--layers", "12", "--tokens", "cls")
+    cachetool(*extract, "--limit", "6")
+    cachetool(*extract, "--limit", "6", "--name", "again", "--batch-size", "2")
+    cachetool(*extract, "--limit", "4", "--name", "other", "--dtype", "float32")
+    same = cachetool("diff", "shapes/tiny-reg", "shapes/again")
+    assert same.code == 0, same.err
+    assert "same key, images, labels and coverage" in same.out
+    assert "recorded only, batch size: 32 here, 2 there" in same.out
+    other = cachetool("diff", "shapes/tiny-reg", "activations/shapes/other.zarr", "--values")
+    assert other.code == 1
+    assert "key, dtype: float16 here, float32 there" in other.out
+    assert "images: 2 only here: val/00004, val/00005" in other.out
+    assert "cls" in other.out
+    document = json.loads(cachetool("diff", "shapes/tiny-reg", "shapes/other", "--json").out)
+    assert document["images"]["missing"] == ["val/00004", "val/00005"]
+    assert document["same"] is False
+    assert cachetool("diff", "shapes/tiny-reg", "shapes/nowhere").code == 2
+    assert len(json.loads(cachetool("info", "shapes/tiny-reg", "--json").out)["key_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["extract", "replay", "calibrate", "models", "datasets", "info", "remove", "demo", "verify", "diff"],
+)
 def test_every_command_explains_itself(cachetool: Any, command: str) -> None:
     outcome = cachetool(command, "--help")
     assert outcome.code == 0

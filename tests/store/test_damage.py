@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cachetool.errors import DamagedError, IncompleteError, StoreError
-from cachetool.store import StoreReader, StoreWriter, check_block, check_store, create
+from cachetool.store import StoreReader, StoreWriter, check_block, check_flags, check_tables, create
 
 
 @pytest.fixture
@@ -115,14 +115,16 @@ def test_records_flags_and_documents_are_checked(path) -> None:
     assert StoreWriter(path).pending([0], ["cls"]) == [0]
     assert "0000000.json is damaged" in check_block(path, 0)[0]
     record.unlink()
-    assert "flagged finished, but has no record" in check_block(path, 0)[0]
+    assert check_block(path, 0) == []
+    assert "flagged finished, but has no record" in check_flags(path, 0)[0]
     (path / "label" / "zarr.json").write_text("{}")
     flipped = bytearray((path / "image_id" / "c.0").read_bytes())
     flipped[20] ^= 1
     (path / "image_id" / "c.0").write_bytes(flipped)
-    problems = check_store(path)
-    assert any(problem.startswith("label/zarr.json: differs") for problem in problems)
-    assert any("image_id/c.0 is damaged" in problem for problem in problems)
+    problems = check_tables(path)
+    assert set(problems) == {"label", "image_id"}
+    assert problems["label"][0].startswith("label/zarr.json: differs")
+    assert "image_id/c.0 is damaged" in problems["image_id"][0]
 
 
 def test_a_discarded_block_is_pending_and_written_again_the_same(path, kit) -> None:
@@ -148,3 +150,27 @@ def test_a_damaged_state_is_not_carried_into_an_extended_block(tmp_path, example
     with pytest.raises(DamagedError, match=r"damaged at the states \[0\]"):
         example.fill(path, [1])
     assert not list(path.rglob("*.partial-*"))
+
+
+@pytest.mark.parametrize("name", ["image_id", "content_sha256", "label", "class_name", "norm_weight", "row", "donor"])
+def test_a_lost_small_array_is_refused_rather_than_read_as_its_fill_value(path, name) -> None:
+    StoreWriter(path).write_image_array("donor", np.arange(4), ("image",))
+    (path / name / "c.0").unlink()
+    with pytest.raises(DamagedError, match=rf"{name}/c\.0 is missing"):
+        StoreReader(path).array(name)
+    assert f"{name}/c.0 is missing" in check_tables(path)[name][0]
+
+
+def test_flags_that_contradict_the_records_are_named(path) -> None:
+    writer = StoreWriter(path)
+    failed = {"größe/0001.jpg": "cannot be decoded"}
+    example = writer.spec
+    arrays = {name: StoreReader(path).read_layers(name, (0, 1), 0, 2) for name in example.token_types}
+    arrays["cls"] = arrays["cls"][:, :, 0]
+    writer.write_block(0, arrays, (0, 1), failed)
+    assert check_flags(path, 0) == []
+    (path / "readable" / "c.0").unlink()
+    (path / "complete" / "c.0.0.0").unlink()
+    problems = check_flags(path, 0)
+    assert "readable: größe/0001.jpg is flagged readable, but the record of its block says otherwise" in problems
+    assert sum("flagged unfinished, but has a record" in problem for problem in problems) == 6

@@ -11,7 +11,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachetool.store import StoreReader, StoreWriter, check_block, check_store, create, extend, to_float32
+from cachetool.store import StoreReader, StoreWriter, check_block, check_tables, create, extend, to_float32
 
 few = settings(deadline=None, max_examples=10)
 
@@ -29,7 +29,7 @@ def test_plain_readers_and_ours_agree_for_any_geometry(kit, tmp_path_factory, da
                 found = dataset[name].values
                 np.testing.assert_array_equal(found, values[:, :, 0] if name == "cls" else values)
             assert dataset.complete.all()
-    assert check_store(path) == []
+    assert check_tables(path) == {}
     assert [check_block(path, block) for block in range(example.spec.geometry.blocks)] == [
         [] for _ in range(example.spec.geometry.blocks)
     ]

@@ -56,11 +56,16 @@ def command(
 
 def describe(reader: Any) -> dict[str, Any]:
     """What a store says about itself, with its size on disk, ready for JSON."""
+    from cachetool.images import image_digest
+    from cachetool.store import key_digest
+
     spec = reader.spec
     return {
         "path": str(reader.path),
         "kind": spec.kind,
         "key": dict(spec.key),
+        "key_sha256": key_digest(spec.key),
+        "images_sha256": image_digest(spec.images),
         "images": len(spec.images),
         "unreadable": int((~reader.readable).sum()),
         "coverage": {name: list(reader.coverage(name)) for name in spec.token_types},

@@ -1,56 +1,102 @@
-"""`cachetool verify`: every checksum of a cache or run."""
+"""`cachetool verify`: is a store what it says it is."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cachetool.cli.console import JsonOption, RootOption, errors, output, print_json
+from cachetool.cli.console import (
+    BatchSizeOption,
+    DeviceOption,
+    JsonOption,
+    RootOption,
+    WeightsOption,
+    errors,
+    output,
+    print_json,
+    progress,
+)
 from cachetool.errors import DamagedError
 
 
 def command(
-    cache: Annotated[
-        str | None, typer.Argument(help="A cache or run: a path, or DATASET/MODEL [the only one].")
+    store: Annotated[
+        str | None, typer.Argument(help="A cache, run or calibration: a path, or DATASET/MODEL [the only cache].")
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Declare damaged blocks unfinished, so that they are made again.")
+        bool, typer.Option("--repair", help="Make what is damaged again, from the images or the cache.")
     ] = False,
+    recompute: Annotated[
+        int | None,
+        typer.Option(min=0, help="Images to compute again and compare; 0: none [4 where all it takes is here]."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed by which these images are drawn.")] = 0,
+    weights: WeightsOption = None,
+    device: DeviceOption = None,
+    batch_size: BatchSizeOption = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode images for --repair.")] = None,
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check done records, sizes and checksums of every block; `--repair` gives damaged blocks up.
+    """Check every record, size and checksum of a store, and compute a few of its images again.
 
-    After `--repair`, the same `cachetool extract` (or `replay`) again makes just these blocks anew.
+    `--repair` makes again what is damaged and nothing else: blocks of a cache from the images, blocks of a run from
+    the cache, documents and small arrays where they follow from something else. The exit code is 0 where nothing is
+    wrong (any more), else 2.
+
+    Examples:
+
+    - `cachetool verify shapes/tiny-reg`
+
+    - `cachetool verify shapes/tiny-reg --repair --recompute 0`
     """
     from cachetool.places import find_cache
-    from cachetool.store import StoreReader, StoreWriter, check_block, check_store, lock
+    from cachetool.verifying import verify
 
-    path = find_cache(cache, root)
-    spec = StoreReader(path).spec
-    documents = check_store(path)
-    found = {block: check_block(path, block) for block in range(spec.geometry.blocks)}
-    damaged = {block: problems for block, problems in found.items() if problems}
-    if repair and damaged:
-        with lock(path, "extract" if spec.kind == "cache" else "replay"):
-            writer = StoreWriter(path)
-            for block in damaged:
-                writer.discard(block)
+    path = find_cache(store, root)
+    with progress() as events:
+        report = verify(
+            path, repair=repair, recompute=recompute, seed=seed, weights=weights, device=device,
+            batch_size=batch_size, workers=workers, events=events,
+        )  # fmt: skip
     if as_json:
-        print_json(
-            {"path": str(path), "blocks": len(found), "damaged": damaged, "documents": documents, "repaired": repair}
-        )
-    for problem in documents:
-        errors.print(problem, markup=False, soft_wrap=True)
-    for block, problems in damaged.items():
-        images = spec.geometry.block_range(block)
-        for problem in problems:
-            errors.print(f"images {images.start} to {images.stop - 1}: {problem}", markup=False, soft_wrap=True)
-    if documents or (damaged and not repair):
+        print_json(report.to_json())
+    for line in _lines(report):
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not report.sound:
+        advice = "see what could not be mended above" if repair else "mend it with --repair"
         raise DamagedError(
-            f"{path}: {len(damaged)} of {len(found)} blocks and {len(documents)} documents are damaged; give damaged "
-            "blocks up with --repair and run the same extract or replay again, or remove the store where a document is"
+            f"{path}: {len(report.problems)} problems, {len(report.differing)} of {len(report.recomputed)} images that "
+            f"were computed again differ; {advice}"
         )
     if not as_json:
-        output.print(f"{path}: {len(found)} blocks checked, {len(damaged)} given up", markup=False, soft_wrap=True)
+        output.print(_summary(report), markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines(report: Any) -> list[str]:
+    """What was found and done, one line each."""
+    lines = [f"{_images(problem.images)}{problem.where}: {problem.text}" for problem in report.problems]
+    lines += [f"image {one.image} ({one.image_id}): {one.problem}" for one in report.differing]
+    lines += [
+        f"{'mended' if repair.done else 'NOT mended'}: {_images(repair.images)}{repair.where}: {repair.text}"
+        for repair in report.repairs
+    ]
+    return [*lines, *report.notes]
+
+
+def _images(images: tuple[int, int] | None) -> str:
+    return "" if images is None else f"images {images[0]} to {images[1]}, "
+
+
+def _summary(report: Any) -> str:
+    text = f"{report.path}: {report.blocks} blocks are sound" if report.blocks else f"{report.path} is sound"
+    if report.repairs:
+        text += f", {len(report.repairs)} of their parts mended now"
+    if report.recomputed:
+        drawn = ", ".join(one.image_id for one in report.recomputed)
+        equal = min(one.bit_equal for one in report.recomputed)
+        error = max(one.relative_rms for one in report.recomputed)
+        exact = "bit-equal" if equal == 1.0 else f"{equal:.2%} of values bit-equal, relative error {error:.1e}"
+        text += f"; computed again (seed {report.seed}): {drawn}: {exact}"
+    return text

@@ -1,0 +1,52 @@
+"""Digests of states: the same however a store has grown, another as soon as one value is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cachetool.errors import IncompleteError
+from cachetool.store import StateDigests, StoreWriter, create, extend
+
+ALL = dict.fromkeys(("cls", "registers", "patches"), (0, 1, 2, 3))
+
+
+def test_growth_leaves_digests_as_they_were(tmp_path, kit) -> None:
+    path, example = tmp_path / "a.zarr", kit.make_example(images=10)
+    few = replace(example.spec, images=kit.image_table(6), token_types=("cls", "patches"))
+    create(path, few)
+    example.fill(path, [1, 3], ["cls", "patches"])
+    wanted = {"cls": (1, 3), "patches": (1, 3)}
+    before = StateDigests(path).of(wanted)
+    extend(path, images=example.spec.images, token_types=("registers",))
+    example.fill(path)
+    assert StateDigests(path).changed(before, 6) == []
+    assert StateDigests(path).of(wanted, 6) == before
+    assert StateDigests(path).of(wanted) != before, "four images more"
+    assert StateDigests(path).of(ALL) == StateDigests(example.make(tmp_path / "b.zarr")).of(ALL)
+
+
+@pytest.mark.parametrize("image", [0, 5, 9])
+def test_one_bit_of_one_value_changes_the_digest_of_its_state_alone(tmp_path, kit, image) -> None:
+    example = kit.make_example(images=10)
+    path = example.make(tmp_path / "a.zarr")
+    before = StateDigests(path).of(ALL)
+    example.values["patches"] = example.values["patches"].copy()
+    example.values["patches"].view(np.uint16)[image, 2, 5, 4] ^= 1
+    block = image // 4
+    StoreWriter(path).write_block(block, example.arrays(block, (2,), ("patches",), 10), (2,))
+    assert StateDigests(path).changed(before, 10) == ["patches at state 2"]
+    StoreWriter(path).discard(0)
+    assert len(StateDigests(path).changed(before, 10)) == 12
+    with pytest.raises(IncompleteError, match="state 0 of cls is not finished in block 0"):
+        StateDigests(path).of({"cls": (0,)})
+
+
+def test_records_without_digests_are_served_from_the_shards(tmp_path, kit, monkeypatch) -> None:
+    path = kit.make_example(images=10).make(tmp_path / "a.zarr")
+    before = StateDigests(path).of(ALL)
+    for record in (path / ".cachetool" / "blocks").glob("*.json"):
+        record.write_text(record.read_text().replace('"states": {', '"unknown": {'))
+    assert StateDigests(path).of(ALL) == before
