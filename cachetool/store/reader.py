@@ -161,10 +161,12 @@ class StoreReader:
         size = self._chunk_images(token_type)
         firsts = range(start // size * size, stop, size)
         known = self._shards.known_views(token_type, states)
-        views: Iterable[npt.NDArray[Any] | None] = [known.get(first) for first in firsts]
-        if any(values is None for values in views):
-            views = self._layered_chunks(token_type, states, start, stop)
-        for first, values in zip(firsts, views, strict=True):
+        found = [values for values in map(known.get, firsts) if values is not None]
+        all_known = len(found) == len(firsts)
+        chunks: Iterable[npt.NDArray[Any]] = (
+            found if all_known else self._layered_chunks(token_type, states, start, stop)
+        )
+        for first, values in zip(firsts, chunks, strict=True):
             low, high = max(start, first), min(stop, first + size)
             out[:, low - start : high - start] = values[:, low - first : high - first]
         return out
