@@ -7,33 +7,21 @@ first read.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cachetool.errors import DamagedError, IncompleteError, StoreError
+from cachetool.errors import StoreError
 from cachetool.store.dtypes import storage_dtype, to_float32
+from cachetool.store.finished import FinishedBlocks
 from cachetool.store.format import ImageTable, StoreSpec
+from cachetool.store.open_shards import OpenShards
 from cachetool.store.opened import OpenedStore
-from cachetool.store.records import Record, misfits
-from cachetool.store.shards import Shard
-
-OPEN_SHARDS = 256
-"""Shards kept mapped at a time: each takes one file descriptor, of which a process often has no more than 1024."""
-
-
-READ_AHEAD = 4
-"""Blocks that the system is told to read before they are needed: with one, a disk waits between blocks."""
-
-READERS = 4
-"""Blocks that are read at the same time where they are read for the first time: a disk is fastest with several."""
+from cachetool.store.reading_ahead import worked_on_ahead
 
 
 class StoreReader:
@@ -61,11 +49,8 @@ class StoreReader:
         self.path = Path(path)
         self._verify = verify
         self._store = OpenedStore(self.path)
-        self._records: dict[int, Record] = {}
-        self._shards: OrderedDict[tuple[str, int], Shard] = OrderedDict()
-        self._checked: dict[tuple[str, int], tuple[tuple[int, ...], npt.NDArray[np.bool_]]] = {}
-        self._read_once: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
-        self._guard = Lock()
+        self._finished = FinishedBlocks(self._store)
+        self._shards = OpenShards(self._store, self._finished, verify=verify)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Open the store anew in the process that unpickles the reader: maps of files do not travel."""
@@ -89,10 +74,7 @@ class StoreReader:
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
         """What is finished, bool (block, token_type, layer); token types as in `spec.layout.types`."""
-        blocks = range(self._store.geometry.blocks)
-        shape = (0, len(self._store.geometry.layout.types), len(self._store.geometry.layers))
-        flags = [self._store.flags(self._record(block))[np.newaxis] for block in blocks]
-        return np.concatenate([np.zeros(shape, dtype=bool), *flags])
+        return self._finished.flags()
 
     def coverage(self, token_type: str, images: npt.NDArray[np.integer[Any]] | None = None) -> tuple[int, ...]:
         """States of a token type that are finished in all blocks, or in those of some images, given by position.
@@ -143,8 +125,7 @@ class StoreReader:
             out = np.empty(shape, dtype=dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
-        done = self._read_first(token_type, layer, start, stop, out) if self._verify else ()
-        for position, values in self._pieces(token_type, layer, start, stop, skip=done):
+        for position, values in self._pieces(token_type, layer, start, stop):
             out[position : position + len(values)] = values
         return out
 
@@ -173,15 +154,20 @@ class StoreReader:
             out = np.empty(shape, dtype=dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
-        self._check_range(start, stop)
-        span = self._block_span(start, stop)
-        if not self._hold_all(token_type, layers, span):
-            self._refuse([problem for layer in layers for problem in self._missing(token_type, layer, span)])
-        indices = tuple(geometry.layers.index(layer) for layer in layers)
-        size = geometry.array(token_type).chunk_images(geometry.block)
-        for first in range(start // size * size, stop, size) if indices else ():
+        blocks, states = self._finished.block_span(start, stop), tuple(layers)
+        if not states or not blocks:
+            self._finished.require([token_type], states, blocks)
+            return out
+        size = self._chunk_images(token_type)
+        firsts = range(start // size * size, stop, size)
+        known = self._shards.known_views(token_type, states)
+        found = [values for values in map(known.get, firsts) if values is not None]
+        all_known = len(found) == len(firsts)
+        chunks: Iterable[npt.NDArray[Any]] = (
+            found if all_known else self._layered_chunks(token_type, states, start, stop)
+        )
+        for first, values in zip(firsts, chunks, strict=True):
             low, high = max(start, first), min(stop, first + size)
-            values = self._layered_chunk(token_type, first // geometry.block, indices, first % geometry.block // size)
             out[:, low - start : high - start] = values[:, low - first : high - first]
         return out
 
@@ -220,14 +206,14 @@ class StoreReader:
                 f"Tokens of {token_type} are numbered 0 to {count - 1}; found {tokens.min()} to {tokens.max()}."
             )
         out = np.empty((len(images), geometry.channels), dtype=storage_dtype(geometry.dtype))
-        index = self._checked_index(token_type, layer, sorted({int(b) for b in np.unique(self._blocks_of(images))}))
-        size = geometry.array(token_type).chunk_images(geometry.block)
+        (index,) = self._finished.require([token_type], [layer], np.unique(self._blocks_of(images)).tolist())
+        size = self._chunk_images(token_type)
         chunks = images // size
         order = np.argsort(chunks, kind="stable")
         bounds = np.flatnonzero(np.diff(chunks[order])) + 1
         for group in np.split(order, bounds) if len(order) else []:
             first = int(chunks[group[0]]) * size
-            values = self._chunk(token_type, first // geometry.block, index, first % geometry.block // size)
+            values = self._shards.chunk(token_type, first // geometry.block, index, first % geometry.block // size)
             out[group] = values[images[group] - first, tokens[group]]
         return out
 
@@ -237,13 +223,7 @@ class StoreReader:
         Raises as `read` does, naming every token type that is missing.
         """
         geometry = self._store.geometry
-        self._check_range(start, stop)
-        missing = [
-            problem
-            for token_type in geometry.layout.types
-            for problem in self._missing(token_type, layer, self._block_span(start, stop))
-        ]
-        self._refuse(missing)
+        self._finished.require(geometry.layout.types, [layer], self._finished.block_span(start, stop))
         out = np.empty((stop - start, geometry.layout.tokens, geometry.channels), dtype=dtype)
         for token_type in geometry.layout.types:
             window = out[:, geometry.layout.slice(token_type)]
@@ -256,176 +236,51 @@ class StoreReader:
                         target[...] = to_float32(values, geometry.dtype)
         return out
 
-    def _read_first(self, token_type: str, layer: int, start: int, stop: int, out: npt.NDArray[Any]) -> Collection[int]:
-        """Read blocks that were never read, several at a time, into their place in `out`; returns those that were."""
-        self._check_range(start, stop)
-        size = self._store.geometry.block
-        key = (token_type, layer)
-        unread = [block for block in range(-(-start // size), stop // size) if block not in self._read_once[key]]
-        if not unread:
-            return ()
-
-        def read(block: int) -> bool:
-            shard = self._shard(token_type, block, index)
-            rows = out[block * size - start : (block + 1) * size - start]
-            return not shard.checked[:, index].any() and shard.read_layer(index, rows.reshape(-1).view(np.uint8))
-
-        # Records, indices and values of several blocks at a time: a disk answers them together.
-        with ThreadPoolExecutor(min(READERS, len(unread)), thread_name_prefix="cachetool-read") as pool:
-            list(pool.map(self._record, unread))
-            index = self._checked_index(token_type, layer, self._block_span(start, stop))
-            found = {block for block, well in zip(unread, pool.map(read, unread), strict=True) if well}
-        self._read_once[key].update(unread)
-        return found
-
-    def _hold_all(self, token_type: str, layers: Sequence[int], blocks: range) -> bool:
-        """Whether blocks hold all these states, by the records that are known."""
-        wanted = set(layers)
-        records = map(self._record, blocks)
-        return all(record is not None and wanted.issubset(record.layers.get(token_type, ())) for record in records)
-
-    def _pieces(
-        self, token_type: str, layer: int, start: int, stop: int, skip: Collection[int] = ()
-    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """Views of stored values, (image, token, channel), chunk by chunk, with their position after `start`.
-
-        Blocks of `skip` are left out.
-        """
-        geometry = self._store.geometry
-        self._check_range(start, stop)
-        index = self._checked_index(token_type, layer, self._block_span(start, stop))
-        size = geometry.array(token_type).chunk_images(geometry.block)
-        ahead, last = start // geometry.block, -(-stop // geometry.block)
-        for first in range(start // size * size, stop, size):
-            if first // geometry.block in skip:
-                continue
-            while ahead < min(first // geometry.block + READ_AHEAD, last):
-                self._shard(token_type, ahead, index).will_need(index)
-                ahead += 1
-            values = self._chunk(token_type, first // geometry.block, index, first % geometry.block // size)
+    def _pieces(self, token_type: str, layer: int, start: int, stop: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Views of stored values, (image, token, channel), chunk by chunk, with their position after `start`."""
+        blocks = self._finished.block_span(start, stop)
+        indices = self._finished.require([token_type], [layer], blocks)
+        size = self._chunk_images(token_type)
+        for block, chunk in self._chunks_in_memory(token_type, indices, start, stop):
+            first = block * self._store.geometry.block + chunk * size
             low, high = max(start, first), min(stop, first + size)
-            yield low - start, values[low - first : high - first]
+            yield low - start, self._shards.chunk(token_type, block, indices[0], chunk)[low - first : high - first]
 
-    def _chunk(self, token_type: str, block: int, index: int, chunk: int) -> npt.NDArray[Any]:
-        """A whole inner chunk as a view of the file, (image, token, channel). Raises `DamagedError`."""
+    def _layered_chunks(
+        self, token_type: str, layers: tuple[int, ...], start: int, stop: int
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Whole inner chunks at several states, (layer, image, token, channel)."""
+        indices = self._finished.require([token_type], layers, self._finished.block_span(start, stop))
+        for block, chunk in self._chunks_in_memory(token_type, indices, start, stop):
+            yield self._shards.layered_chunk(token_type, block, layers, indices, chunk)
+
+    def _chunks_in_memory(
+        self, token_type: str, indices: tuple[int, ...], start: int, stop: int
+    ) -> Iterator[tuple[int, int]]:
+        """The chunks of a range of images, (block, chunk), once they are in memory; others are read meanwhile."""
         geometry = self._store.geometry
-        shard = self._shard(token_type, block, index)
-        if not shard.has(index, chunk) or (self._verify and not shard.intact(index, chunk)):
-            first = block * geometry.block + chunk * shard.layout.chunk_images
-            last = min(first + shard.layout.chunk_images, geometry.images) - 1
-            raise DamagedError(
-                f"{shard.path} is damaged at the images {first} to {last}, state {geometry.layers[index]}: the stored"
-                " bytes do not match their checksum. Run `cachetool verify --repair`."
-            )
-        return shard.values(index, chunk, storage_dtype(geometry.dtype)).reshape(
-            shard.layout.chunk_images, -1, geometry.channels
-        )
+        size = self._chunk_images(token_type)
+        blocks = self._finished.block_span(start, stop)
 
-    def _layered_chunk(self, token_type: str, block: int, indices: tuple[int, ...], chunk: int) -> npt.NDArray[Any]:
-        """An inner chunk at several states, (layer, image, token, channel). Raises `DamagedError`."""
+        def chunks(block: int) -> slice:
+            images = geometry.block_range(block)
+            low, high = max(start, images.start) - images.start, min(stop, images.stop) - images.start
+            return slice(low // size, -(-high // size))
+
+        def bring(block: int) -> None:
+            self._shards.get(token_type, block, indices[0]).bring(indices, chunks(block))
+
+        unread = not all(self._shards.was_read(token_type, block, indices, chunks(block)) for block in blocks)
+        for block in worked_on_ahead(bring, blocks) if unread else blocks:
+            wanted = chunks(block)
+            yield from ((block, chunk) for chunk in range(wanted.start, wanted.stop))
+
+    def _chunk_images(self, token_type: str) -> int:
+        """Images of an inner chunk."""
         geometry = self._store.geometry
-        shard = self._shard(token_type, block, indices[0])
-        if (known := shard.checked_views.get((indices, chunk))) is not None:
-            return known
-        shape = (len(indices), geometry.array(token_type).chunk_images(geometry.block), -1, geometry.channels)
-        view = shard.layered_values(indices, chunk, storage_dtype(geometry.dtype))
-        # What was not read before is compared with its checksum on the way through `_chunk`.
-        if view is None or (self._verify and not shard.checked[chunk, indices].all()):
-            return np.stack([self._chunk(token_type, block, index, chunk) for index in indices]).reshape(shape)
-        shard.checked_views[indices, chunk] = view = view.reshape(shape)
-        return view
-
-    def _shard(self, token_type: str, block: int, index: int) -> Shard:
-        """The mapped shard of a block, opened again where it was replaced by one with more states."""
-        key = (token_type, block)
-        with self._guard:
-            shard = self._shards.get(key)
-            if shard is not None and shard.has(index, 0):
-                self._shards.move_to_end(key)
-                return shard
-        opened = self._open(token_type, block)  # not under the lock: it waits for the disk
-        with self._guard:
-            identity, checked = self._checked.get(key, ((), opened.checked))
-            if identity == opened.identity:
-                opened.checked = checked
-            self._checked[key] = opened.identity, opened.checked
-            self._shards[key] = opened
-            self._shards.move_to_end(key)
-            if len(self._shards) > OPEN_SHARDS:
-                self._shards.popitem(last=False)
-        return opened
-
-    def _open(self, token_type: str, block: int) -> Shard:
-        record = self._record(block)
-        if record is not None and misfits(self.path, record):
-            record = self._record(block, renew=True)
-        problems = misfits(self.path, record) if record is not None else []
-        if problems:
-            raise DamagedError(
-                f"Block {block} of {self.path} does not match its done record: {'; '.join(problems)}."
-                " Run `cachetool verify --repair`."
-            )
-        path = self.path / self._store.shard_name(token_type, block)
-        return Shard(path, self._store.geometry.shard_layout(token_type))
-
-    def _record(self, block: int, *, renew: bool = False) -> Record | None:
-        """The record of a block; finished ones are remembered."""
-        if renew or block not in self._records:
-            record = self._store.record(block)
-            if record is None:
-                return None
-            self._records[block] = record
-        return self._records[block]
-
-    def _checked_index(self, token_type: str, layer: int, blocks: Sequence[int]) -> int:
-        """Position of a state in the `layer` coordinate. Raises `IncompleteError` unless all blocks hold it."""
-        self._refuse(self._missing(token_type, layer, blocks))
-        return self._store.geometry.layers.index(layer)
-
-    def _missing(self, token_type: str, layer: int, blocks: Sequence[int]) -> list[str]:
-        geometry = self._store.geometry
-        if token_type not in geometry.token_types:
-            return [f"{token_type} (the store holds {', '.join(geometry.token_types)})"]
-        if layer not in geometry.layers:
-            return [f"state {layer} of {token_type} (the store holds {list(geometry.layers)})"]
-        absent = [block for block in blocks if not self._finished(token_type, layer, block)]
-        return [f"state {layer} of {token_type} in the blocks {_ranges(absent)}"] if absent else []
-
-    def _finished(self, token_type: str, layer: int, block: int) -> bool:
-        for renew in (False, True):
-            record = self._record(block, renew=renew)
-            if record is not None and layer in record.layers.get(token_type, ()):
-                return True
-        return False
-
-    def _refuse(self, missing: Sequence[str]) -> None:
-        if missing:
-            raise IncompleteError(
-                f"{self.path} does not hold all that is needed; missing: {'; '.join(missing)}. Run `cachetool extract`"
-                " with these states and token types to complete it."
-            )
-
-    def _check_range(self, start: int, stop: int) -> None:
-        images = self._store.geometry.images
-        if not 0 <= start <= stop <= images:
-            raise StoreError(f"{self.path} has {images} images; {start} to {stop} were asked for.")
-
-    def _block_span(self, start: int, stop: int) -> range:
-        size = self._store.geometry.block
-        return range(start // size, -(-stop // size)) if stop > start else range(0)
+        return geometry.array(token_type).chunk_images(geometry.block)
 
     def _blocks_of(self, images: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:
         if len(images):
-            self._check_range(int(images.min()), int(images.max()) + 1)
+            self._finished.block_span(int(images.min()), int(images.max()) + 1)
         return images // self._store.geometry.block
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as `0-3, 7`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

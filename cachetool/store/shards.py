@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ Buffer = bytes | memoryview
 CHECKSUM_BYTES = 4
 MISSING = np.uint64(2**64 - 1)
 """Offset and size, in the index, of a chunk that is not stored: it reads as the fill value."""
+
+ADVISED_BYTES = 2**20
+"""Bytes to read ahead that the system is told of in one call: it leaves out what is beyond a limit of its own."""
 
 
 def extend_checksum(value: int, part: Buffer) -> int:
@@ -112,6 +117,8 @@ class Shard:
                         f"{path} is damaged: expected at least {layout.index_bytes} bytes, found {size}."
                         " Run `cachetool verify --repair`."
                     )
+                # Through the map, the index would be one page fault, for which the system may read megabytes around it.
+                encoded = os.pread(file.fileno(), layout.index_bytes, size - layout.index_bytes)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
             raise DamagedError(
@@ -120,8 +127,8 @@ class Shard:
         self.identity = _identity(status)
         """Tells this file from one that replaced it."""
         self.bytes = memoryview(self._map)
+        self._reads_at_faults = _read_large_pages(self._map)
         body = size - layout.index_bytes
-        encoded = self.bytes[body:]
         if checksum(encoded[:-CHECKSUM_BYTES]) != encoded[-CHECKSUM_BYTES:]:
             raise DamagedError(
                 f"{path} is damaged: the checksum of its index does not match. Run `cachetool verify --repair`."
@@ -137,51 +144,26 @@ class Shard:
         self._offsets = index[..., 0]
         self.checked: npt.NDArray[np.bool_] = np.zeros((layout.chunks, layout.layers), dtype=bool)
         """Which chunks were found to agree with their checksum."""
-        self.checked_views: dict[tuple[tuple[int, ...], int], npt.NDArray[Any]] = {}
-        """What `layered_values` gave, by layers and chunk, once all of it was compared with its checksums."""
 
     def has(self, layer: int, chunk: int) -> bool:
         """Whether a chunk is stored; `layer` is a position in the `layer` coordinate."""
         return bool(self._present[chunk, layer])
 
-    def will_need(self, layer: int) -> None:
-        """Have the system begin to read one layer, so that its pages do not come one fault at a time.
+    def bring(self, layers: Sequence[int], chunks: slice) -> None:
+        """Have chunks of some layers in memory when this returns: for threads that read ahead of the one that computes.
 
-        Nothing is asked for once its chunks were read: asking for what is in memory costs a tenth of reading it.
+        Nothing is done for chunks that were read before.
         """
-        present = self._present[:, layer]
-        offsets = self._offsets[present, layer]
-        if len(offsets) and not self.checked[present, layer].all():
-            first = int(offsets.min()) // mmap.PAGESIZE * mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, first, int(offsets.max()) + self.layout.chunk_bytes - first)
-
-    def read_layer(self, layer: int, out: npt.NDArray[np.uint8]) -> bool:
-        """Read all chunks of one layer by one call, past the map, and compare them with their checksums.
-
-        For what the system does not hold in memory: a map brings it in by one page fault after another, on the thread
-        that waits for it. `out` (byte,) takes the values. False where anything is unusual (chunks that are missing or
-        not one after another, another file at the place, wrong bytes): reading through the map says what it is.
-        """
-        offsets, payload, step = self._offsets[:, layer], self.layout.payload_bytes, self.layout.chunk_bytes
-        start = offsets[:1].astype(np.int64)
-        expected = start + np.arange(self.layout.chunks) * step
-        if not self._present[:, layer].all() or (offsets.astype(np.int64) != expected).any():
-            return False
-        sums = bytearray(CHECKSUM_BYTES * self.layout.chunks)
-        values, ends = out.data, memoryview(sums)
-        parts: list[memoryview] = []
-        for chunk in range(self.layout.chunks):
-            parts.append(values[chunk * payload : (chunk + 1) * payload])
-            parts.append(ends[chunk * CHECKSUM_BYTES : (chunk + 1) * CHECKSUM_BYTES])
-        with self.path.open("rb", buffering=0) as file:
-            if _identity(os.fstat(file.fileno())) != self.identity:
-                return False
-            if os.preadv(file.fileno(), parts, int(start[0])) != self.layout.chunks * step:
-                return False
-        if any(checksum(value) != end for value, end in zip(parts[::2], parts[1::2], strict=True)):
-            return False
-        self.checked[:, layer] = True
-        return True
+        unread = self._present[chunks, list(layers)] & ~self.checked[chunks, list(layers)]
+        offsets = self._offsets[chunks, list(layers)][unread]
+        if not len(offsets):
+            return
+        first, last = int(offsets.min()), int(offsets.max()) + self.layout.chunk_bytes
+        if not self._reads_at_faults:
+            for start in range(first // mmap.PAGESIZE * mmap.PAGESIZE, last, ADVISED_BYTES):
+                self._map.madvise(mmap.MADV_WILLNEED, start, min(ADVISED_BYTES, last - start))
+        # A byte of each page; NumPy lets other threads run meanwhile, which a checksum or a view of bytes does not.
+        np.frombuffer(self.bytes[first:last], dtype=np.uint8)[:: mmap.PAGESIZE].max()
 
     def encoded_chunk(self, layer: int, chunk: int) -> memoryview:
         """A stored chunk with its checksum, unchecked."""
@@ -237,3 +219,21 @@ class Shard:
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read_large_pages(mapped: mmap.mmap) -> bool:
+    """Have a page fault bring in the 2 MiB around it as one page, and no more; whether the system does so.
+
+    Reading pieces of a few megabytes this way is twice as fast as by calls, which fill pages of 4 KiB: there are a
+    third as many requests to the disk (32 in place of 92 for 48 MB). A file system without large pages still reads
+    2 MiB at a time. Before Linux 5.18, where a fault does not look at the advice, all is left as it is.
+    """
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    if sys.platform != "linux" or release is None or tuple(map(int, release.groups())) < (5, 18):
+        return False
+    try:
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # a kernel that was built without them
+        return False
+    mapped.madvise(mmap.MADV_RANDOM)  # else each fault would bring in the following 4 MiB too
+    return True
