@@ -23,7 +23,7 @@ from cachetool.store.metadata import (
     token_document,
 )
 from cachetool.store.records import records_folder
-from cachetool.store.tables import Table, encode_table, table_document
+from cachetool.store.tables import Table, encode_table, table_digest, table_document
 
 
 def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
@@ -35,10 +35,12 @@ def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
     tables = _tables(spec)
     arrays = {name: document for name, (_values, document) in tables.items()} | declared_arrays(spec)
     arrays = {name: arrays[name] for name in sorted(arrays)}
-    root = root_document(root_attributes(spec) | {"coordinates": coordinates(arrays)}, arrays)
+    attributes = root_attributes(spec) | {"coordinates": coordinates(arrays)}
+    attributes["cachetool"]["tables"] = {name: table_digest(*table) for name, table in tables.items()}
+    root = root_document(attributes, arrays)
     encoded = {name: encode_document(document) for name, document in arrays.items()} | {"": encode_document(root)}
     if path.exists():
-        raise StoreError(f"Cannot make a store at {path}: something is there already.")
+        raise StoreError(f"Cannot make a store at {path}: something is there already. Remove it, or choose a --name.")
     temporary = temporary_name(path)
     try:
         with storage_errors(path):

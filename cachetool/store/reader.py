@@ -83,8 +83,22 @@ class StoreReader:
 
     @cached_property
     def readable(self) -> npt.NDArray[np.bool_]:
-        """Whether each image could be decoded, bool (image,); the activations of the others are NaN."""
-        return self._store.array("readable")
+        """Whether each image could be decoded, bool (image,); the activations of the others are NaN.
+
+        Raises `DamagedError` where the flags are not those of the done records.
+        """
+        flags = self._store.array("readable")
+        for block in range(self._store.geometry.blocks):
+            record = self._record(block)
+            if record is None or record.replacing:
+                continue
+            ids = self._store.images.image_id[record.first : record.last]
+            if [name not in record.failed for name in ids] != flags[record.first : record.last].tolist():
+                raise DamagedError(
+                    f"{self.path / 'readable'} is damaged: the flags of block {block} are not those of its done record."
+                    " Run `cachetool verify --repair`."
+                )
+        return flags
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
@@ -310,12 +324,18 @@ class StoreReader:
         """A whole inner chunk as a view of the file, (image, token, channel). Raises `DamagedError`."""
         geometry = self._store.geometry
         shard = self._shard(token_type, block, index)
+        if self._verify and shard.has(index, chunk) and not shard.intact(index, chunk):
+            # Another process may have written the block again since its record was read.
+            self._record(block, renew=True)
+            with self._guard:
+                self._shards.pop((token_type, block), None)
+            shard = self._shard(token_type, block, index)
         if not shard.has(index, chunk) or (self._verify and not shard.intact(index, chunk)):
             first = block * geometry.block + chunk * shard.layout.chunk_images
             last = min(first + shard.layout.chunk_images, geometry.images) - 1
             raise DamagedError(
                 f"{shard.path} is damaged at the images {first} to {last}, state {geometry.layers[index]}: the stored"
-                " bytes do not match their checksum. Run `cachetool verify --repair`."
+                " bytes do not match their checksum or done record. Run `cachetool verify --repair`."
             )
         return shard.values(index, chunk, storage_dtype(geometry.dtype)).reshape(
             shard.layout.chunk_images, -1, geometry.channels
@@ -357,16 +377,16 @@ class StoreReader:
 
     def _open(self, token_type: str, block: int) -> Shard:
         record = self._record(block)
-        if record is not None and misfits(self.path, record):
+        if record is None or misfits(self.path, record):
             record = self._record(block, renew=True)
-        problems = misfits(self.path, record) if record is not None else []
-        if problems:
+        if record is None:
+            raise IncompleteError(f"Block {block} of {self.path} is not finished. Run `cachetool extract` again.")
+        if problems := misfits(self.path, record):
             raise DamagedError(
                 f"Block {block} of {self.path} does not match its done record: {'; '.join(problems)}."
                 " Run `cachetool verify --repair`."
             )
-        path = self.path / self._store.shard_name(token_type, block)
-        return Shard(path, self._store.geometry.shard_layout(token_type))
+        return self._store.shard(token_type, record)
 
     def _record(self, block: int, *, renew: bool = False) -> Record | None:
         """The record of a block; finished ones are remembered."""

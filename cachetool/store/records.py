@@ -25,6 +25,8 @@ class FileFacts:
     bytes: int
     crc32c: int
     """CRC32C of the checksums in the file: `Shard.digest`."""
+    states: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """The same of each state alone, by its number: `Shard.layer_digest`; what a reader compares as it reads."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Record:
     def sizes(self, path: str) -> set[int]:
         """The sizes that a file of this block may have."""
         return {facts[path].bytes for facts in (self.files, self.replacing) if path in facts}
+
+    def state_digests(self, path: str, layer: int) -> set[int]:
+        """The digests that a state of a file may have; none where they were not recorded."""
+        versions = [facts[path] for facts in (self.files, self.replacing) if path in facts]
+        return {facts.states[str(layer)] for facts in versions if str(layer) in facts.states}
 
     def covers(self, geometry: Geometry) -> bool:
         """Whether the record speaks of the block as it is now: the last one changes when images are added."""
@@ -91,7 +98,7 @@ def read_record(store: Path, block: int) -> Record | None:
     path = record_path(store, block)
     try:
         document = json.loads(path.read_bytes())
-        return Record(
+        record = Record(
             block=document["block"],
             first=document["first"],
             last=document["last"],
@@ -105,6 +112,9 @@ def read_record(store: Path, block: int) -> Record | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is damaged: {error!r}. Run `cachetool verify --repair`.") from error
+    if record.block != block:
+        raise DamagedError(f"{path} is the record of block {record.block}. Run `cachetool verify --repair`.")
+    return record
 
 
 def misfits(store: Path, record: Record) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,15 @@ def encode(layout: ShardLayout, layers: Mapping[int, Sequence[Sequence[Buffer]]]
 class Shard:
     """One shard file, mapped into memory; chunks are checked against their checksum when first read."""
 
-    def __init__(self, path: Path, layout: ShardLayout) -> None:
-        """Map a file and check its index. Raises `DamagedError` naming the file."""
+    def __init__(self, path: Path, layout: ShardLayout, promised: Mapping[int, Collection[int]] | None = None) -> None:
+        """Map a file and check its index. Raises `DamagedError` naming the file.
+
+        `promised` maps a position in the `layer` coordinate to the digests (`layer_digest`) of which it must have one:
+        a shard of another block is sound in itself.
+        """
         self.path = path
         self.layout = layout
+        self._promised = dict(promised or {})
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -180,6 +185,8 @@ class Shard:
                 return False
         if any(checksum(value) != end for value, end in zip(parts[::2], parts[1::2], strict=True)):
             return False
+        if not self._keeps_promise(layer, extend_checksum(0, ends)):
+            return False
         self.checked[:, layer] = True
         return True
 
@@ -189,11 +196,22 @@ class Shard:
         return self.bytes[offset : offset + self.layout.chunk_bytes]
 
     def intact(self, layer: int, chunk: int) -> bool:
-        """Whether a stored chunk agrees with its checksum; looked at once, then remembered."""
+        """Whether a stored chunk agrees with its checksum, and its layer with what was promised; then remembered."""
         if not self.checked[chunk, layer]:
             encoded = self.encoded_chunk(layer, chunk)
-            self.checked[chunk, layer] = checksum(encoded[:-CHECKSUM_BYTES]) == encoded[-CHECKSUM_BYTES:]
+            sound = checksum(encoded[:-CHECKSUM_BYTES]) == encoded[-CHECKSUM_BYTES:]
+            self.checked[chunk, layer] = sound and self._keeps_promise(layer, self.layer_digest(layer))
         return bool(self.checked[chunk, layer])
+
+    def _keeps_promise(self, layer: int, digest: int) -> bool:
+        promised = self._promised.get(layer)
+        return promised is None or digest in promised
+
+    def layer_digest(self, layer: int) -> int:
+        """CRC32C of the checksums of one layer's chunks, in the order of images: binds them to their block."""
+        ends = self._offsets[self._present[:, layer], layer].astype(np.int64) + self.layout.payload_bytes
+        found = np.frombuffer(self.bytes, np.uint8)[ends[:, np.newaxis] + np.arange(CHECKSUM_BYTES)]
+        return extend_checksum(0, found.data)
 
     def digest(self) -> int:
         """CRC32C of the checksums in the file (chunks in the order of their bytes, then the index): binds its content.

@@ -103,7 +103,7 @@ class StoreWriter:
                 name = store.shard_name(token_type, block)
                 parts = self._encoded(token_type, block, array, layers, rows, old)
                 shard = Shard(staged.add(self.path / name, parts), geometry.shard_layout(token_type))
-                new[name] = FileFacts(bytes=len(shard.bytes), crc32c=shard.digest())
+                new[name] = store.file_facts(shard)
             if old is not None:
                 write_record(self.path, _announce(old, new))
             staged.commit()
@@ -204,8 +204,8 @@ class StoreWriter:
         fill = fill_value(geometry.dtype)
         chunks: dict[int, Sequence[Sequence[Buffer]]] = {}
         kept = [layer for layer in old.layers.get(token_type, ()) if layer not in layers] if old else []
-        if kept:
-            shard = Shard(self.path / self._store.shard_name(token_type, block), layout)
+        if old is not None and kept:
+            shard = self._store.shard(token_type, old)
             chunks = _kept_chunks(shard, layout.used_chunks(len(readable)), geometry.layer_indices(kept), kept)
         for index, states in zip(geometry.layer_indices(layers), array, strict=True):
             chunks[index] = _new_chunks(layout, states, readable, fill)
