@@ -46,6 +46,7 @@ def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path.parent, path.name)
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the number of this one
             records_folder(temporary).mkdir(parents=True)
             for name, text in encoded.items():
                 folder = temporary / name

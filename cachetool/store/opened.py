@@ -109,7 +109,7 @@ class OpenedStore:
     def file_facts(self, shard: Shard) -> FileFacts:
         """What a record says about a shard."""
         layers = [(index, layer) for index, layer in enumerate(self.geometry.layers) if shard.has(index, 0)]
-        states = {str(layer): shard.layer_digest(index) for index, layer in layers}
+        states = {str(layer): shard.state_digest(index) for index, layer in layers}
         return FileFacts(bytes=len(shard.bytes), crc32c=shard.digest(), states=states)
 
     def record(self, block: int) -> Record | None:

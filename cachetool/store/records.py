@@ -26,7 +26,7 @@ class FileFacts:
     crc32c: int
     """CRC32C of the checksums in the file: `Shard.digest`."""
     states: Mapping[str, int] = field(default_factory=dict, compare=False)
-    """The same of each state alone, by its number: `Shard.layer_digest`; what a reader compares as it reads."""
+    """The same of each state alone, by its number: `Shard.state_digest`; what a reader compares as it reads."""
 
 
 @dataclass(frozen=True)

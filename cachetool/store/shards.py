@@ -102,7 +102,7 @@ class Shard:
     def __init__(self, path: Path, layout: ShardLayout, promised: Mapping[int, Collection[int]] | None = None) -> None:
         """Map a file and check its index. Raises `DamagedError` naming the file.
 
-        `promised` maps a position in the `layer` coordinate to the digests (`layer_digest`) of which it must have one:
+        `promised` maps a position in the `layer` coordinate to the digests (`state_digest`) of which it must have one:
         a shard of another block is sound in itself.
         """
         self.path = path
@@ -200,14 +200,14 @@ class Shard:
         if not self.checked[chunk, layer]:
             encoded = self.encoded_chunk(layer, chunk)
             sound = checksum(encoded[:-CHECKSUM_BYTES]) == encoded[-CHECKSUM_BYTES:]
-            self.checked[chunk, layer] = sound and self._keeps_promise(layer, self.layer_digest(layer))
+            self.checked[chunk, layer] = sound and self._keeps_promise(layer, self.state_digest(layer))
         return bool(self.checked[chunk, layer])
 
     def _keeps_promise(self, layer: int, digest: int) -> bool:
         promised = self._promised.get(layer)
         return promised is None or digest in promised
 
-    def layer_digest(self, layer: int) -> int:
+    def state_digest(self, layer: int) -> int:
         """CRC32C of the checksums of one layer's chunks, in the order of images: binds them to their block."""
         ends = self._offsets[self._present[:, layer], layer].astype(np.int64) + self.layout.payload_bytes
         found = np.frombuffer(self.bytes, np.uint8)[ends[:, np.newaxis] + np.arange(CHECKSUM_BYTES)]
