@@ -38,7 +38,7 @@ def write_netcdf(data: xr.Dataset, path: Path) -> None:
     try:
         # Encodings that came with a file it was read from would contradict these.
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent)
+        remove_leftovers(path.parent, path.name)
         data.drop_encoding().to_netcdf(temporary, engine=ENGINE, encoding=encoding)
         content = temporary.read_bytes()
         with temporary.open("ab") as file:

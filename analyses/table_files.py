@@ -10,7 +10,7 @@ import xarray as xr
 
 from analyses.netcdf import write_netcdf
 from cachetool.errors import StoreError
-from cachetool.store.atomic import temporary_name
+from cachetool.store.atomic import remove_leftovers, temporary_name
 
 
 def check_directory(directory: Path) -> None:
@@ -35,6 +35,7 @@ def write_both(frame: pd.DataFrame, dataset: xr.Dataset, path: Path) -> tuple[Pa
     table, labelled = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.nc")
     temporary = temporary_name(table)
     check_directory(path.parent)
+    remove_leftovers(path.parent, table.name)
     try:
         frame.to_csv(temporary, index=False)
         write_netcdf(dataset, labelled)

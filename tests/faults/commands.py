@@ -28,6 +28,8 @@ PRELOADED = "tests.faults.preloaded"
 STEPS = ("write", "fsync", "open", "mkdir", "rename", "replace", "unlink", "link", "rmdir", "close")
 """Functions of `os` through which a store changes."""
 
+STORES = ("*/*.zarr", "*/*.runs/*.zarr")
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([PRELOADED])
 
@@ -123,6 +125,16 @@ class _Counter:
             return function(*arguments, **options)
 
         return counted
+
+
+def locks(root: Path) -> list[Path]:
+    """Locks that are held below a root; folders that come and go meanwhile are not looked into."""
+    return [file for stores in STORES for file in root.glob(f"{stores}/.cachetool/locks/*.lock")]
+
+
+def records(root: Path) -> set[Path]:
+    """Done records of all stores below a root."""
+    return {file for stores in STORES for file in root.glob(f"{stores}/.cachetool/blocks/*.json")}
 
 
 def count(name: str, usual: int) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cachetool.store import StoreReader, check_block
-from tests.faults.commands import count, run, start, succeed
+from tests.faults.commands import count, locks, records, run, start, succeed
 
 TIMES = count("CACHETOOL_FULL_DISKS", 3)
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "22", "--workers", "0", "--root")
@@ -126,9 +126,9 @@ def test_a_read_only_disk(name: str, disk: Path, tmp_path: Path) -> None:
 def test_a_folder_that_goes_away_and_comes_back(name: str, blocks: int, tmp_path: Path) -> None:
     root, away = tmp_path / "root", tmp_path / "away"
     prepare(root, name, tmp_path)
-    done = len(list(root.glob("**/blocks/*.json")))
+    done = len(records(root))
     command = start((*COMMANDS[name], "--root", root), tmp_path)
-    while len(list(root.glob("**/blocks/*.json"))) < done + blocks or not list(root.glob("**/*.lock")):
+    while len(records(root)) < done + blocks or not locks(root):
         assert command.process.is_alive(), command.text
         time.sleep(0.001)
     command.signal(signal.SIGSTOP)
@@ -138,7 +138,7 @@ def test_a_folder_that_goes_away_and_comes_back(name: str, blocks: int, tmp_path
     assert "Traceback" not in command.text
     assert str(root) in command.text.replace("\n", "")
     assert not root.exists()
-    kept = {record: record.stat().st_mtime_ns for record in away.glob("**/blocks/*.json")}
+    kept = {record: record.stat().st_mtime_ns for record in records(away)}
     away.rename(root)
     succeed((*COMMANDS[name], "--root", root), tmp_path)
     assert all((root / record.relative_to(away)).stat().st_mtime_ns == moment for record, moment in kept.items())

@@ -10,15 +10,11 @@ from pathlib import Path
 import pytest
 
 from cachetool.store import StoreReader
-from tests.faults.commands import count, start, succeed
+from tests.faults.commands import count, locks, records, start, succeed
 
 INTERRUPTS = count("CACHETOOL_INTERRUPTS", 6)
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "42", "--workers", "1", "--root")
 REPLAY = ("replay", "--ablation", "zero", "--ablation", "shuffle", "--from-layer", "1", "--keep", "all", "--root")
-
-
-def records(root: Path) -> set[Path]:
-    return set(root.glob("**/.cachetool/blocks/*.json"))
 
 
 @pytest.mark.slow
@@ -38,7 +34,7 @@ def test_interrupted(name: str, presses: int, tmp_path: Path) -> None:
         wanted = moments.randrange(4)
         while command.process.is_alive() and len(records(root) - before) < wanted:
             time.sleep(0.002)
-        while not list(root.rglob("*.lock")) and command.process.is_alive():
+        while not locks(root) and command.process.is_alive():
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.05))
         kept = records(root)

@@ -4,57 +4,63 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cachetool.errors import StoreError
 from cachetool.store import StoreReader, StoreWriter, create, lock
-from tests.faults.commands import Command, start, succeed
+from tests.faults.commands import Command, locks, start, succeed
 from tests.store.conftest import make_example
 
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "22", "--workers", "0", "--root")
 
 
+def slow_blocks() -> None:
+    """Let every block take its time, so that another process finds the first one at work."""
+    write = StoreWriter.write_block
+
+    def slow(*arguments: Any, **options: Any) -> int:
+        time.sleep(1)
+        return write(*arguments, **options)
+
+    pytest.MonkeyPatch().setattr(StoreWriter, "write_block", slow)
+
+
 @contextmanager
-def halted(arguments: tuple[object, ...], folder: Path, pattern: str) -> Iterator[Command]:
-    """A command that stands still while it holds its lock, and goes on afterwards."""
-    command = start(arguments, folder)
-    while not list(folder.glob(pattern)):
+def at_work(arguments: tuple[object, ...], folder: Path) -> Iterator[Command]:
+    """A command that holds its lock for some seconds, and then ends well."""
+    command = start(arguments, folder, prepare=slow_blocks)
+    while not locks(folder / "root"):
         assert command.process.is_alive(), command.text
-    command.signal(signal.SIGSTOP)
-    try:
-        yield command
-    finally:
-        command.signal(signal.SIGCONT)
-        command.wait()
+    yield command
+    assert command.wait() == 0, command.text
 
 
 @pytest.mark.slow
 def test_two_extractions_and_two_replays(tmp_path: Path) -> None:
     cache = tmp_path / "root" / "shapes" / "tiny-reg.zarr"
     extraction = (*EXTRACT, tmp_path / "root")
-    with halted(extraction, tmp_path, "root/shapes/tiny-reg.zarr/.cachetool/locks/extract.lock") as first:
+    with at_work(extraction, tmp_path) as first:
         second = start(extraction, tmp_path)
         assert second.wait() == 2, second.text
         assert "is being written by another cachetool" in second.text
         assert f"process {first.process.pid} on {socket.gethostname()} since " in second.text
         assert " ago)" in second.text
-    assert first.process.exitcode == 0, first.text
     assert StoreReader(cache).complete.all()
 
     replay = ("replay", "--ablation", "zero", "--from-layer", "6", "--root", tmp_path / "root")
-    with halted(replay, tmp_path, "root/shapes/tiny-reg.runs/*.zarr/.cachetool/locks/replay.lock") as first:
+    with at_work(replay, tmp_path) as first:
         second = start(replay, tmp_path)
         assert second.wait() == 2, second.text
         assert f"replay: process {first.process.pid} on " in second.text
-    assert first.process.exitcode == 0, first.text
     succeed(replay, tmp_path)
 
 

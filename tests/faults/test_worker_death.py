@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from cachetool.store import StoreReader
-from tests.faults.commands import count, start, succeed
+from tests.faults.commands import count, records, start, succeed
 
 DEATHS = count("CACHETOOL_DEATHS", 3)
 IMAGES = 62
@@ -26,7 +26,7 @@ def test_a_worker_is_killed(tmp_path: Path) -> None:
             "extract", "tiny-reg", "shapes", "--limit", IMAGES, "--workers", "2", "--batch-size", "2", "--root", root
         )  # fmt: skip
         command = start(arguments, tmp_path)
-        while command.process.is_alive() and len(list(root.glob("**/blocks/*.json"))) < 1 + attempt % 3:
+        while command.process.is_alive() and len(records(root)) < 1 + attempt % 3:
             time.sleep(0.002)
         assert command.process.pid is not None
         workers = psutil.Process(command.process.pid).children()
@@ -37,7 +37,7 @@ def test_a_worker_is_killed(tmp_path: Path) -> None:
         assert "a process that decodes images of shapes died" in told
         assert "use fewer workers (2 now)" in told
         assert "Traceback" not in told
-        kept = {record: record.stat().st_mtime_ns for record in root.glob("**/blocks/*.json")}
+        kept = {record: record.stat().st_mtime_ns for record in records(root)}
         assert kept
         assert not list(root.rglob("*partial*"))
         assert not list(root.rglob("*.lock"))
