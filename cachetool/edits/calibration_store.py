@@ -28,7 +28,14 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from cachetool.errors import DamagedError, StoreError
-from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, sync_tree, temporary_name
+from cachetool.store.atomic import (
+    remove_leftovers,
+    storage_errors,
+    sync_folder,
+    sync_folders,
+    temporary_name,
+    write_file,
+)
 from cachetool.store.format import FORMAT_VERSION
 from cachetool.store.metadata import ROOT, Document, Root, root_document, write_document
 from cachetool.store.tables import table_digest
@@ -74,15 +81,21 @@ def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: 
     """Write a new artefact: built beside its place, then renamed. Raises `StoreError`."""
     if path.exists():
         raise StoreError(f"a new calibration needs a free place, but {path} exists; remove it or choose another name")
+    # In memory first: zarr goes on writing in the background where one of its files fails, on a full disk for example.
+    content: dict[str, Any] = {}
+    group = zarr.create_group(content, zarr_format=3)
+    for name in arrays:
+        _write_array(group, name, np.asarray(arrays[name][...]))
+    files = {file: buffer.to_bytes() for file, buffer in content.items()}
     temporary = temporary_name(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         try:
-            group = zarr.create_group(temporary, zarr_format=3, overwrite=True)
-            for name in arrays:
-                _write_array(group, name, np.asarray(arrays[name][...]))
-            documents = {name: json.loads((temporary / name / ROOT).read_bytes()) for name in arrays}
+            for file, encoded in files.items():
+                (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+                write_file(temporary / file, [encoded])
+            documents = {name: json.loads(files[f"{name}/{ROOT}"]) for name in arrays}
             about = {"format": FORMAT_VERSION, "kind": "calibration", "key": dict(key), "facts": dict(facts)}
             about["tables"] = {
                 name: _digests(name, np.asarray(arrays[name][...]), document) for name, document in documents.items()
@@ -90,7 +103,7 @@ def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: 
             coordinates = [name for name in arrays if name in _DIMENSIONS and name not in _DIMENSIONS[name]]
             attributes = {"cachetool": about, "coordinates": " ".join(coordinates)}
             write_document(temporary, root_document(attributes, documents))
-            sync_tree(temporary)
+            sync_folders(temporary)
             temporary.rename(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -70,15 +70,9 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_tree(path: Path) -> None:
-    """Make all files and folders below a folder durable, where another library wrote them."""
-    for walked, _folders, files in os.walk(path):
-        for name in files:
-            descriptor = os.open(Path(walked, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+def sync_folders(path: Path) -> None:
+    """Make names durable in a folder and all folders below it."""
+    for walked, _folders, _files in os.walk(path):
         sync_folder(Path(walked))
 
 

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from cachetool.errors import StoreError
-from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name, write_file
+from cachetool.store.atomic import (
+    remove_leftovers,
+    storage_errors,
+    sync_folder,
+    sync_folders,
+    temporary_name,
+    write_file,
+)
 from cachetool.store.format import TABLE_CHUNK, ImageTable, StoreSpec
 from cachetool.store.metadata import (
     ROOT,
@@ -55,8 +62,7 @@ def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
             for name, (values, document) in tables.items():
                 for key, chunk in encode_table(values, document):
                     write_file(temporary / name / key, [chunk])
-            for walked, _folders, _files in os.walk(temporary):
-                sync_folder(Path(walked))
+            sync_folders(temporary)
             temporary.rename(path)
             sync_folder(path.parent)
     finally:
