@@ -6,16 +6,13 @@ bytes with its CRC32C, which readers of netCDF-4 do not look at.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import google_crc32c
 import xarray as xr
 
-from cachetool.errors import StoreError
-from cachetool.store.atomic import remove_leftovers, temporary_name
+from cachetool.store.atomic import remove_leftovers, storage_errors, write_atomically
 
 ENGINE: Final = "h5netcdf"
 
@@ -30,27 +27,17 @@ def write_netcdf(data: xr.Dataset, path: Path) -> None:
     StoreError
         It cannot be written, on a full disk for example; a file that was there is as it was.
     """
-    temporary = temporary_name(path)
     checked: dict[str, Any] = {"zlib": True, "complevel": 1, "fletcher32": True}
     encoding = {
         name: checked for name, variable in data.variables.items() if variable.dtype.kind in "biuf" and variable.size
     }
-    try:
-        # Encodings that came with a file it was read from would contradict these.
+    # In memory first: on a full disk HDF5 cannot close its file, and takes the process down when that ends.
+    # Encodings that came with a file it was read from would contradict these.
+    content = bytes(data.drop_encoding().to_netcdf(engine=ENGINE, encoding=encoding))
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, path.name)
-        data.drop_encoding().to_netcdf(temporary, engine=ENGINE, encoding=encoding)
-        content = temporary.read_bytes()
-        with temporary.open("ab") as file:
-            file.write(_checksum(content))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - Path.replace does the same, but faults are injected into `os`
-    except (OSError, RuntimeError) as error:  # HDF5 raises either where it cannot write
-        raise StoreError(f"{path} could not be written ({error}); free some space, then run the same again") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    remove_leftovers(path.parent, path.name)
+    write_atomically(path, content, _checksum(content))
 
 
 def _checksum(content: bytes) -> bytes:
