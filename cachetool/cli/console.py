@@ -36,7 +36,9 @@ DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps [
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Weights file (.safetensors, .pth) under timm, Facebook or Hugging Face key names.")
 ]
-BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images per forward pass [32, fewer on the CPU where they are faster].")]
+BatchSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Images per forward pass [32, fewer on the CPU where they are faster].")
+]
 
 
 class ProgressEvents:
