@@ -24,7 +24,9 @@ def default_batch_size(backbone: Backbone, device: torch.device) -> int:
     """
     if device.type != "cpu":
         return LARGEST
-    widest = max(layer.out_features for layer in backbone.model.blocks[-1].modules() if isinstance(layer, nn.Linear))
+    widest = max(
+        layer.out_features for layer in backbone.model.blocks[-1].modules() if isinstance(layer, nn.Linear)
+    )
     image_bytes = backbone.layout.tokens * widest * 4
     size = LARGEST
     while size > 1 and size * image_bytes > KEPT_BYTES:
