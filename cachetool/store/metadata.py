@@ -105,13 +105,13 @@ def root_attributes(spec: StoreSpec) -> dict[str, Any]:
 
 def root_document(attributes: Mapping[str, Any], arrays: Mapping[str, Document]) -> Document:
     """The root document over the documents of its arrays, with its checksum among the attributes."""
-    document = {
+    bare = {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": dict(attributes),
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": dict(arrays)},
     }
-    document = json.loads(encode_document(document))  # as it will be read: keys are text, tuples are lists
+    document: Document = json.loads(encode_document(bare))  # as it will be read: keys are text, tuples are lists
     document["attributes"]["cachetool"]["crc32c"] = root_checksum(document)
     return document
 
