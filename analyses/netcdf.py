@@ -1,13 +1,18 @@
-"""Small labelled results on disk: netCDF-4 files that are whole or absent, and whose damage is seen."""
+"""Small labelled results on disk: netCDF-4 files that are whole or absent, and whose damage is seen.
+
+netCDF has checksums for numbers at most, not for text, attributes or its own structure. So the file is followed by four
+bytes with its CRC32C, which readers of netCDF-4 do not look at.
+"""
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any, Final
 
+import google_crc32c
 import xarray as xr
+
+from cachetool.store.atomic import remove_leftovers, storage_errors, write_atomically
 
 ENGINE: Final = "h5netcdf"
 
@@ -15,23 +20,34 @@ ENGINE: Final = "h5netcdf"
 def write_netcdf(data: xr.Dataset, path: Path) -> None:
     """Write a loaded data set beside its place and move it there, so that a reader never meets half a file.
 
-    Numbers are compressed and carry checksums, so that changed bytes are an error when they are read.
+    Numbers are compressed and carry checksums, so that changed bytes are an error also for plain readers.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written, on a full disk for example; a file that was there is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     checked: dict[str, Any] = {"zlib": True, "complevel": 1, "fletcher32": True}
     encoding = {
         name: checked for name, variable in data.variables.items() if variable.dtype.kind in "biuf" and variable.size
     }
-    try:
-        # Encodings that came with a file it was read from would contradict these.
-        data.drop_encoding().to_netcdf(temporary, engine=ENGINE, encoding=encoding)
-        os.replace(temporary, path)  # noqa: PTH105 - Path.replace does the same, but faults are injected into `os`
-    finally:
-        temporary.unlink(missing_ok=True)
+    # In memory first: on a full disk HDF5 cannot close its file, and takes the process down when that ends.
+    # Encodings that came with a file it was read from would contradict these.
+    content = bytes(data.drop_encoding().to_netcdf(engine=ENGINE, encoding=encoding))
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
+    write_atomically(path, content, _checksum(content))
+
+
+def _checksum(content: bytes) -> bytes:
+    return int(google_crc32c.value(content)).to_bytes(4, "little")
 
 
 def read_netcdf(path: Path) -> xr.Dataset:
-    """Read a whole file into memory and close it. Raises what the library raises for a file that is damaged."""
+    """Read a whole file into memory and close it. Raises `OSError`, or what the library raises, where it is damaged."""
+    content = path.read_bytes()
+    if _checksum(content[:-4]) != content[-4:]:
+        raise OSError(f"{path} is damaged: its checksum does not match; compute it again")
     with xr.open_dataset(path, engine=ENGINE) as opened:
         return opened.load()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +10,7 @@ import xarray as xr
 
 from analyses.netcdf import write_netcdf
 from cachetool.errors import StoreError
+from cachetool.store.atomic import remove_leftovers, temporary_name
 
 
 def check_directory(directory: Path) -> None:
@@ -33,8 +33,9 @@ def write_both(frame: pd.DataFrame, dataset: xr.Dataset, path: Path) -> tuple[Pa
         They cannot be written; files that were there are as they were.
     """
     table, labelled = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.nc")
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = temporary_name(table)
     check_directory(path.parent)
+    remove_leftovers(path.parent, table.name)
     try:
         frame.to_csv(temporary, index=False)
         write_netcdf(dataset, labelled)

@@ -63,5 +63,9 @@ class RangeError(CachetoolError, OverflowError):
     """An activation lies beyond the range of the storage dtype."""
 
 
+class OutOfMemoryError(CachetoolError, MemoryError):
+    """Not even one image at a time fits into memory."""
+
+
 class CertificateError(CachetoolError, ArithmeticError):
     """The unedited replay does not reproduce the stored last state within the stated bound."""

@@ -296,8 +296,8 @@ def _lazy_tokens(
 def _plain_arrays(reader: StoreReader) -> dict[str, xr.Variable]:
     """The small arrays of a store (norm, donors, masks, distances), read at once.
 
-    Not through xarray's own Zarr reader, which took most of 3.6 seconds to open 68 runs, and to which a lost file is one
-    of fill values.
+    Not through xarray's own Zarr reader, which took most of 3.6 seconds to open 68 runs, and which reads a lost file as
+    fill values.
     """
     store = OpenedStore(reader.path)
     coordinates = store.root.attributes.get("coordinates", "").split()

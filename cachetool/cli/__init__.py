@@ -42,5 +42,14 @@ def main() -> None:
     try:
         build()()
     except CachetoolError as error:
-        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(EXIT_BAD_INPUT)
+        _refuse(str(error))
+    except MemoryError as error:
+        _refuse(f"memory ran out ({error}); finished work is kept. Free some, then run the same command again")
+    except OSError as error:
+        # A disk that fails while something is read, or a folder that goes away: the system's own words say it best.
+        _refuse(f"{error}; finished work is kept. Once this is mended, run the same command again")
+
+
+def _refuse(text: str) -> None:
+    errors.print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(EXIT_BAD_INPUT)

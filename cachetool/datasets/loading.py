@@ -11,6 +11,7 @@ import hashlib
 import signal
 import sys
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,23 +76,36 @@ def load_batches(
         iterator = iter(loader)
     while True:
         try:
-            batch = next(iterator)
+            with worker_deaths(dataset, workers):
+                batch = next(iterator)
         except StopIteration:
             return
-        except RuntimeError as error:
-            text = str(error)
-            if not text.startswith("DataLoader worker (pid") and "shared memory" not in text:
-                raise  # a defect, which should show where it happened
-            raise CachetoolError(
-                f"a process that decodes images of {dataset.name} died ({text.strip().splitlines()[-1]}). Most often "
-                f"memory or shared memory (/dev/shm) ran out: use fewer workers ({workers} now) or smaller batches"
-            ) from error
         if batch.changed:
             raise DatasetError(
                 f"images of {dataset.name} changed since they were hashed, so the cache would contradict its key; "
                 f"leave the files alone while they are read, and start again:{listed(batch.changed)}"
             )
         yield batch
+
+
+@contextmanager
+def worker_deaths(dataset: Dataset, workers: int) -> Iterator[None]:
+    """Turn torch's report of a dead worker process into a `CachetoolError` that says what to do.
+
+    torch learns of the death by a signal and raises wherever the main thread is: in `load_batches`, or in what its
+    caller does with a batch.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not text.startswith("DataLoader worker (pid") and "shared memory" not in text:
+            raise  # a defect, which should show where it happened
+        raise CachetoolError(
+            f"a process that decodes images of {dataset.name} died ({text.strip().splitlines()[-1]}). Most often "
+            f"memory or shared memory (/dev/shm) ran out: use fewer workers ({workers} now) or smaller batches. "
+            "Finished work is kept; the same command goes on from there"
+        ) from error
 
 
 class _BatchDecoder:

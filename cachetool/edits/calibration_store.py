@@ -11,7 +11,8 @@ For each calibrated token type T of `cls`, `registers`, `patches` (the `register
     T_reference_image, T_reference_token, T_reference_fit   (T_reference_row): image id, patch index, half
 
 and the coordinates `layer`, `image_id`, `content_sha256` and `label` (image), `class`, `class_name` and `class_count`
-(class); the latter four where labels are known. The key in the root attributes is that of the cache.
+(class); the latter four where labels are known. The key in the root attributes is that of the cache. The root document
+vouches for every array (`tables`): by one digest, or by one a layer where it is read layer by layer.
 """
 
 from __future__ import annotations
@@ -28,9 +29,17 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from cachetool.errors import DamagedError, StoreError
-from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
+from cachetool.store.atomic import (
+    remove_leftovers,
+    storage_errors,
+    sync_folder,
+    sync_folders,
+    temporary_name,
+    write_file,
+)
 from cachetool.store.format import FORMAT_VERSION
-from cachetool.store.metadata import ROOT, Root, root_document, write_document
+from cachetool.store.metadata import ROOT, Document, Root, root_document, write_document
+from cachetool.store.tables import table_digest
 
 _DIMENSIONS = {
     "layer": ("layer",),
@@ -54,6 +63,8 @@ _STATISTICS = {
     "reference_fit": ("reference_row",),
 }
 
+
+_ADVICE = "remove the calibration and compute it again"
 
 _FILL_VALUES = {"f": np.nan, "i": -1, "b": False}
 
@@ -88,20 +99,30 @@ def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: 
     """Write a new artefact: built beside its place, then renamed. Raises `StoreError`."""
     if path.exists():
         raise StoreError(f"a new calibration needs a free place, but {path} exists; remove it or choose another name")
+    # In memory first: zarr goes on writing in the background where one of its files fails, on a full disk for example.
+    content: dict[str, Any] = {}
+    group = zarr.create_group(content, zarr_format=3)
+    for name in arrays:
+        _write_array(group, name, np.asarray(arrays[name][...]))
+    files = {file: buffer.to_bytes() for file, buffer in content.items()}
     temporary = temporary_name(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         try:
-            group = zarr.create_group(temporary, zarr_format=3, overwrite=True)
-            for name in arrays:
-                _write_array(group, name, np.asarray(arrays[name][...]))
-            documents = {name: json.loads((temporary / name / ROOT).read_bytes()) for name in arrays}
+            for file, encoded in files.items():
+                (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+                write_file(temporary / file, [encoded])
+            documents = {name: json.loads(files[f"{name}/{ROOT}"]) for name in arrays}
             recorded = {**facts, CONTENT: content_sha256(arrays)}
             about = {"format": FORMAT_VERSION, "kind": "calibration", "key": dict(key), "facts": recorded}
+            about["tables"] = {
+                name: _digests(name, np.asarray(arrays[name][...]), document) for name, document in documents.items()
+            }
             coordinates = [name for name in arrays if name in _DIMENSIONS and name not in _DIMENSIONS[name]]
             attributes = {"cachetool": about, "coordinates": " ".join(coordinates)}
             write_document(temporary, root_document(attributes, documents))
+            sync_folders(temporary)
             temporary.rename(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -116,28 +137,53 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
             f"a calibration was expected at {path}, but it is a {root.about['kind']}; "
             "make one with `cachetool calibrate`"
         )
-    group = zarr.open_group(path, mode="r")
-    arrays = {name: _StoredArray(path / name, group[name]) for name in root.arrays}
+    try:
+        group = zarr.open_group(path, mode="r")
+        opened = {name: group[name] for name in root.arrays}
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise DamagedError(f"{path} is damaged ({error}); {_ADVICE}") from error
+    digests = root.about.get("tables", {})
+    arrays = {
+        name: _StoredArray(path / name, opened[name], document, digests.get(name))
+        for name, document in root.arrays.items()
+    }
     return arrays, root.about["key"], root.about["facts"]
+
+
+def _digests(name: str, values: np.ndarray[Any, Any], document: Document) -> int | list[int]:
+    if _layered(name):
+        return [table_digest(part, document) for part in values]
+    return table_digest(values, document)
+
+
+def _layered(name: str) -> bool:
+    """Whether an array is stored, and read, one layer a chunk."""
+    return len(dimensions(name)) > 1
 
 
 class _StoredArray:
     """An array that is read piece by piece, and whose damage is named."""
 
-    def __init__(self, path: Path, array: Any) -> None:
+    def __init__(self, path: Path, array: Any, document: Document, digests: int | list[int] | None) -> None:
         self._path = path
         self._array = array
+        self._document = document
+        self._digests = digests
 
     def __getitem__(self, where: Any) -> np.ndarray[Any, Any]:
-        """Read a part. Raises `DamagedError` where bytes are wrong or missing."""
-        advice = "remove the calibration and compute it again"
+        """Read a layer or the whole. Raises `DamagedError` where bytes are wrong, missing, or in another's place."""
         try:
             found = np.asarray(self._array[where])
         except (ValueError, OSError) as error:
-            raise DamagedError(f"{self._path} is damaged ({error}); {advice}") from error
+            raise DamagedError(f"{self._path} is damaged ({error}); {_ADVICE}") from error
         # What is missing reads as the fill value, and nothing that was calibrated is NaN.
         if found.dtype.kind == "f" and np.isnan(found).any():
-            raise DamagedError(f"{self._path} is damaged (numbers are missing); {advice}")
+            raise DamagedError(f"{self._path} is damaged (numbers are missing); {_ADVICE}")
+        if self._digests is not None:
+            parts = found if isinstance(self._digests, list) and where is ... else [found]
+            promised = np.atleast_1d(self._digests)[where if isinstance(self._digests, list) else ...]
+            if [table_digest(part, self._document) for part in parts] != np.atleast_1d(promised).tolist():
+                raise DamagedError(f"{self._path} is damaged (its values are not those that were written); {_ADVICE}")
         return found
 
 

@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from cachetool.backbones import default_batch_size
-from cachetool.datasets import Batch, load_batches
+from cachetool.datasets import Batch, load_batches, worker_deaths
 from cachetool.errors import ImageError, UnknownNameError
 from cachetool.events import Events, Silent
 from cachetool.extraction.buffers import BlockBuffer, to_device
+from cachetool.extraction.halving import Halving
 from cachetool.extraction.opening import check_same, open_for_writing
 from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import storage_error
@@ -60,6 +62,7 @@ def extract(
     ----------
     batch_size
         Images per forward pass, at most a block; recorded, since kernels may round differently at another size.
+        Halved where memory runs out, which is told and recorded too.
     workers
         Processes that decode images.
     part
@@ -77,6 +80,8 @@ def extract(
         A value exceeds the range of the storage dtype.
     StoreError
         The cache cannot be written.
+    OutOfMemoryError
+        A single image does not fit into memory.
     """
     listener = events or Silent()
     if on_error not in ("stop", "continue"):
@@ -151,6 +156,7 @@ class _Loop:
         self._batch_size = batch_size
         self._on_error = on_error
         self._events = events
+        self._halving = Halving(batch_size, events)
         self._device = request.backbone.device
         self._images = writer.spec.images
         self._unmeasured = [
@@ -169,16 +175,16 @@ class _Loop:
         ]
         self._events.start("extract", sum(last - first for first, last in ranges))
         self._record_environment()
+        processes = default_workers() if workers is None else workers
         stream = load_batches(
-            request.dataset,
-            request.transform,
-            batches,
-            sha256=self._images.sha256,
-            workers=default_workers() if workers is None else workers,
+            request.dataset, request.transform, batches, sha256=self._images.sha256, workers=processes
         )
         written = 0
         writing: Future[int] | None = None
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as pool:
+        with (
+            worker_deaths(request.dataset, processes),
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as pool,
+        ):
             for block, (first, last) in zip(pending, ranges, strict=True):
                 buffer, failed = self._compute_block(stream, first, last)
                 if writing is not None:
@@ -207,12 +213,13 @@ class _Loop:
             failed |= self._report_failures(batch)
             rows = [row for row, index in enumerate(batch.indices) if index not in batch.failures]
             if rows:
-                self._compute_batch(batch, rows, first, buffer)
+                self._halving.run(len(rows), partial(self._compute_rows, batch, rows, first, buffer))
+                self._record_halving()
             self._events.advance(len(batch.indices), len(batch.indices) * buffer.image_bytes)
         return buffer, failed
 
-    def _compute_batch(self, batch: Batch, rows: list[int], first: int, buffer: BlockBuffer) -> None:
-        backbone = self._request.backbone
+    def _compute_rows(self, batch: Batch, readable: list[int], first: int, buffer: BlockBuffer, part: slice) -> None:
+        backbone, rows = self._request.backbone, readable[part]
         indices = [batch.indices[row] for row in rows]
         ids = [self._images.image_id[index] for index in indices]
         position = torch.tensor(indices) - first
@@ -251,6 +258,12 @@ class _Loop:
         measured = storage_error(request.backbone, sample, self._unmeasured, request.token_types, spec.dtype)
         self._writer.update_facts({"storage_error": {**spec.facts.get("storage_error", {}), **measured}})
         self._unmeasured = []
+
+    def _record_halving(self) -> None:
+        before = self._writer.spec.facts.get("batch_sizes", [])
+        sizes = sorted({*before, *self._halving.facts.get("batch_sizes", [])}, reverse=True)
+        if sizes != before:
+            self._writer.update_facts({"batch_sizes": sizes})
 
     def _record_environment(self) -> None:
         """What blocks are computed with from now on; what earlier ones were, where that was something else."""

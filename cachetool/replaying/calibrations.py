@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,10 @@ class Calibrations:
         path = places.calibrations_directory(self._reader.path) / f"own-{token_type}-{digest[:12]}.zarr"
         if not (path / "zarr.json").is_file():
             made = calibrate(self._reader, layers=layers, token_types=(token_type,), events=self._events)
-            # Another replay of the same cache may have made the same artefact meanwhile: either serves both.
-            with suppress(StoreError):
+            try:
                 made.write(path)
+            except StoreError:
+                # Another replay of the same cache may have made the same artefact meanwhile: either serves both.
+                if not (path / "zarr.json").is_file():
+                    raise
         return Calibration.read(path)

@@ -18,6 +18,7 @@ from cachetool.arithmetic import Arithmetic
 from cachetool.backbones import Backbone
 from cachetool.environment import kernel_name
 from cachetool.errors import CertificateError, IncompleteError
+from cachetool.extraction.halving import Halving
 from cachetool.store import StoreReader
 from cachetool.tokens import TokenLayout
 
@@ -79,7 +80,13 @@ def certify(
         with how.used(device):
             kernel = kernel_name(device) + how.description
             last = None if wanted is None else wanted.to(device)
-            found = backbone.run(torch.from_numpy(start).to(device), from_layer, depth, wanted=last)
+            parts: list[torch.Tensor] = []
+
+            def compute(part: slice) -> None:
+                parts.append(backbone.run(torch.from_numpy(start[part]).to(device), from_layer, depth, wanted=last))
+
+            Halving(len(sample)).run(len(sample), compute)
+            found = torch.cat(parts)
         ordered = sorted(compared, key=lambda name: backbone.layout.slice(name).start)
         found = torch.cat([found[:, backbone.layout.slice(name)] for name in ordered], dim=1)
         stored = torch.from_numpy(expected).to(device)

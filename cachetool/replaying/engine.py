@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from cachetool.edits import Selection
 from cachetool.edits.apply import add_tokens, attention_mask, replace_tokens
 from cachetool.events import Events
 from cachetool.extraction.buffers import BlockBuffer, to_device
+from cachetool.extraction.halving import Halving
 from cachetool.replaying.arm import Arm, EditInHand, PreparedEdit
 from cachetool.replaying.certificate import wanted_positions
 from cachetool.store import StoreReader
@@ -31,6 +33,7 @@ def replay_arms(
     device: torch.device,
     arithmetic: Arithmetic,
     batch_size: int,
+    halving: Halving,
     events: Events,
 ) -> int:
     """Replay edits that start at the same state, block by block; returns bytes written.
@@ -52,7 +55,7 @@ def replay_arms(
                 if block in pending[id(arm)]:
                     buffer = _compute(
                         backbone, reader, arm, edit, state, first, keep, token_types, wanted,
-                        device, arithmetic, batch_size,
+                        device, arithmetic, batch_size, halving,
                     )  # fmt: skip
                     failed = _unreadable(reader, first, len(state))
                     writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep, failed))
@@ -122,7 +125,7 @@ def replay_image(
     wanted = wanted_positions(backbone.layout, token_types)
     wanted = None if wanted is None else wanted.to(device)
     return _compute(
-        backbone, reader, edit, prepared, state, image, keep, token_types, wanted, device, arithmetic, 1
+        backbone, reader, edit, prepared, state, image, keep, token_types, wanted, device, arithmetic, 1, Halving(1)
     ).arrays()
 
 
@@ -139,23 +142,27 @@ def _compute(
     device: torch.device,
     arithmetic: Arithmetic,
     batch_size: int,
+    halving: Halving,
 ) -> BlockBuffer:
     """The kept states of one block under one edit, in storage dtype; images that could not be read stay NaN."""
     spec = reader.spec
     buffer = BlockBuffer(spec.layout, spec.channels, keep, token_types, spec.dtype, len(state), device)
     readable = reader.readable[first : first + len(state)]
-    for start in range(0, len(state), batch_size):
-        rows = start + np.flatnonzero(readable[start : start + batch_size])
-        if len(rows) == 0:
-            continue
+
+    def compute(window: npt.NDArray[np.int64], part: slice) -> None:
+        rows = window[part]
         pairs, selection = _restrict(edit.selection, rows)
         values = {layer: found[pairs] for layer, found in edit.values.items()}
         ids = [spec.images.image_id[first + row] for row in rows]
-        whole = len(rows) == min(batch_size, len(state) - start)
-        batch = to_device(state[start : start + len(rows)] if whole else state[rows], device)
+        whole = int(rows[-1]) - int(rows[0]) == len(rows) - 1
+        batch = to_device(state[rows[0] : rows[-1] + 1] if whole else state[rows], device)
         with arithmetic.used(device):
             _run_batch(backbone, arm, selection, values, batch, torch.from_numpy(rows), ids, buffer, max(keep), wanted)
         buffer.check()
+
+    for start in range(0, len(state), batch_size):
+        window = start + np.flatnonzero(readable[start : start + batch_size])
+        halving.run(len(window), partial(compute, window))
     if arm.replacement.name == "remove":
         buffer.erase(edit.selection.image, edit.selection.position)
     return buffer

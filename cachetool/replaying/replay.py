@@ -17,6 +17,7 @@ from cachetool.edits import Edit
 from cachetool.environment import describe_environment, resolve_device
 from cachetool.errors import IncompleteError, InvalidEditError, KeyMismatchError, WeightsError
 from cachetool.events import Events, Silent
+from cachetool.extraction.halving import Halving
 from cachetool.images import image_digest
 from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
@@ -202,6 +203,7 @@ def replay_edits(
                 unfinished.append(edit)
         if arms:
             started = time.monotonic()
+            halving = Halving(size, listener)
             with ExitStack() as held:
                 for arm in arms:
                     held.enter_context(lock(arm.path, "replay"))
@@ -213,7 +215,8 @@ def replay_edits(
                         arm.start_over()
                 replay_arms(
                     backbone, reader, arms, kept, types,
-                    device=resolved, arithmetic=arithmetic, batch_size=size, events=listener,
+                    device=resolved, arithmetic=arithmetic, batch_size=size, halving=halving,
+                    events=listener,
                 )  # fmt: skip
                 seconds = time.monotonic() - started
                 for arm, own in zip(arms, facts, strict=True):
@@ -223,6 +226,7 @@ def replay_edits(
                             "certificate": certificate,
                             "environment": environment,
                             "batch_size": size,
+                            **halving.facts,
                             "seconds": seconds,
                         }
                     )

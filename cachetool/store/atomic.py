@@ -13,15 +13,11 @@ import glob
 import os
 import shutil
 import socket
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from cachetool.errors import StoreError
 from cachetool.store.shards import Buffer
-
-FOREIGN_LEFTOVER_SECONDS = 24 * 3600
-"""Age at which a temporary file of another host, whose processes cannot be looked up, counts as left behind."""
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space, then run the same command again: finished blocks are kept",
@@ -74,6 +70,12 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_folders(path: Path) -> None:
+    """Make names durable in a folder and all folders below it."""
+    for walked, _folders, _files in os.walk(path):
+        sync_folder(Path(walked))
+
+
 class Staged:
     """Files written and synced under temporary names, waiting to be renamed together."""
 
@@ -124,22 +126,26 @@ def remove_file(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove temporary files and folders, of the target `name` or of all, that no living process is writing."""
+def remove_leftovers(folder: Path, name: str = "*", writers: Collection[tuple[str, int]] | None = None) -> None:
+    """Remove temporary files and folders, of the target `name` or of all, that no living process is writing.
+
+    Processes of another host cannot be looked up: what they left goes where `writers`, host and process of all that are
+    at work, are known and they are not among them.
+    """
     pattern = name if name == "*" else glob.escape(name)
     for path in folder.glob(f"{pattern}.partial-*"):
-        if _abandoned(path):
+        if _abandoned(path, writers):
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _abandoned(path: Path) -> bool:
+def _abandoned(path: Path, writers: Collection[tuple[str, int]] | None) -> bool:
     host, _, process = path.name.rpartition(".partial-")[2].rpartition("-")
+    if not process.isdigit():
+        return True
     if host == socket.gethostname():
-        return not process.isdigit() or not process_alive(int(process))
-    with contextlib.suppress(OSError):
-        return time.time() - path.stat().st_mtime > FOREIGN_LEFTOVER_SECONDS
-    return False
+        return not process_alive(int(process))
+    return writers is not None and (host, int(process)) not in writers
 
 
 def process_alive(process: int) -> bool:

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from cachetool.errors import StoreError
-from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name, write_file
+from cachetool.store.atomic import (
+    remove_leftovers,
+    storage_errors,
+    sync_folder,
+    sync_folders,
+    temporary_name,
+    write_file,
+)
 from cachetool.store.format import TABLE_CHUNK, ImageTable, StoreSpec
 from cachetool.store.metadata import (
     ROOT,
@@ -23,7 +30,7 @@ from cachetool.store.metadata import (
     token_document,
 )
 from cachetool.store.records import records_folder
-from cachetool.store.tables import Table, encode_table, table_document
+from cachetool.store.tables import Table, encode_table, table_digest, table_document
 
 
 def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
@@ -35,15 +42,18 @@ def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
     tables = _tables(spec)
     arrays = {name: document for name, (_values, document) in tables.items()} | declared_arrays(spec)
     arrays = {name: arrays[name] for name in sorted(arrays)}
-    root = root_document(root_attributes(spec) | {"coordinates": coordinates(arrays)}, arrays)
+    attributes = root_attributes(spec) | {"coordinates": coordinates(arrays)}
+    attributes["cachetool"]["tables"] = {name: table_digest(*table) for name, table in tables.items()}
+    root = root_document(attributes, arrays)
     encoded = {name: encode_document(document) for name, document in arrays.items()} | {"": encode_document(root)}
     if path.exists():
-        raise StoreError(f"Cannot make a store at {path}: something is there already.")
+        raise StoreError(f"Cannot make a store at {path}: something is there already. Remove it, or choose a --name.")
     temporary = temporary_name(path)
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path.parent, path.name)
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the number of this one
             records_folder(temporary).mkdir(parents=True)
             for name, text in encoded.items():
                 folder = temporary / name
@@ -52,8 +62,7 @@ def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
             for name, (values, document) in tables.items():
                 for key, chunk in encode_table(values, document):
                     write_file(temporary / name / key, [chunk])
-            for walked, _folders, _files in os.walk(temporary):
-                sync_folder(Path(walked))
+            sync_folders(temporary)
             temporary.rename(path)
             sync_folder(path.parent)
     finally:

@@ -18,7 +18,7 @@ from cachetool.store.dtypes import fill_value
 from cachetool.store.opened import OpenedStore
 from cachetool.store.reader import StoreReader
 from cachetool.store.records import Record
-from cachetool.store.shards import Shard, checksum, extend_checksum
+from cachetool.store.shards import checksum, extend_checksum
 from cachetool.store.writer import image_chunks
 
 Digests = dict[str, dict[str, int]]
@@ -81,12 +81,11 @@ class StateDigests:
             )
         if images < record.last:
             return self._grown_digest(token_type, layer, record.first, images)
-        digest = record.states.get(token_type, {}).get(layer)
-        if digest is not None:
-            return digest
-        layout = self._store.geometry.shard_layout(token_type)
-        shard = Shard(self._store.path / self._store.shard_name(token_type, block), layout)
-        return shard.state_digest(self._store.geometry.layer_indices([layer])[0])
+        recorded = record.state_digests(self._store.shard_name(token_type, block), layer)
+        if len(recorded) == 1:
+            return recorded.pop()
+        # None was recorded, or the block is being replaced and may have either.
+        return self._store.shard(token_type, record).state_digest(self._store.geometry.layer_indices([layer])[0])
 
     def _grown_digest(self, token_type: str, layer: int, first: int, last: int) -> int:
         """Digest of a block that held fewer images: their chunks as they were padded then."""

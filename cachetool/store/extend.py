@@ -24,7 +24,7 @@ from cachetool.store.format import COORDINATES, Geometry, ImageTable
 from cachetool.store.lock import exclusive
 from cachetool.store.metadata import ROOT, Document, encode_document, token_document, write_document
 from cachetool.store.opened import OpenedStore
-from cachetool.store.tables import encode_chunk, encode_table, table_document
+from cachetool.store.tables import encode_chunk, encode_table, read_table, table_digest, table_document
 from cachetool.tokens import TOKEN_TYPES
 
 RESERVED = {*TOKEN_TYPES, *COORDINATES, "layer", "token_type", "complete", "norm_weight", "norm_bias"}
@@ -68,7 +68,15 @@ def extend(path: str | os.PathLike[str], *, images: ImageTable | None = None, to
             with storage_errors(path):
                 sync_folder(path)
             store.root.arrays.update(changed)
+            _renew_digests(store, changed)
             store.root.write()
+
+
+def _renew_digests(store: OpenedStore, changed: Mapping[str, Document]) -> None:
+    """Vouch for the small arrays as they now are; extra arrays have grown by fill values."""
+    digests = store.root.about.get("tables", {})
+    for name in digests.keys() & changed.keys():
+        digests[name] = table_digest(read_table(store.path / name, changed[name]), changed[name])
 
 
 def _check_prefix(path: Path, old: ImageTable, new: ImageTable) -> None:
@@ -135,6 +143,7 @@ def add_array(
         document = table_document(data, dimensions, attributes=dict(attributes))
         if name in store.root.arrays:
             del store.root.arrays[name]
+            store.root.about.get("tables", {}).pop(name, None)
             store.root.write()
         temporary = temporary_name(path / name)
         try:
@@ -150,6 +159,7 @@ def add_array(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         store.root.arrays[name] = document
+        store.root.about.setdefault("tables", {})[name] = table_digest(data, document)
         store.root.write()
 
 

@@ -36,17 +36,24 @@ class FinishedBlocks:
         flags = [self._store.flags(self.record(block))[np.newaxis] for block in blocks]
         return np.concatenate([np.zeros(shape, dtype=bool), *flags])
 
-    def check_files(self, block: int) -> None:
-        """Raise `DamagedError` unless the files of a block have the sizes that its record says."""
+    def sound_record(self, block: int) -> Record:
+        """The record of a block whose files have the sizes that it says.
+
+        Raises `IncompleteError` for a block that is not finished, `DamagedError` for files of another size.
+        """
         record = self.record(block)
-        if record is not None and misfits(self._store.path, record):
+        if record is None or misfits(self._store.path, record):
             record = self.record(block, renew=True)
-        problems = misfits(self._store.path, record) if record is not None else []
-        if problems:
+        if record is None:
+            raise IncompleteError(
+                f"Block {block} of {self._store.path} is not finished. Run `cachetool extract` again."
+            )
+        if problems := misfits(self._store.path, record):
             raise DamagedError(
                 f"Block {block} of {self._store.path} does not match its done record: {'; '.join(problems)}."
                 " Run `cachetool verify --repair`."
             )
+        return record
 
     def require(self, token_types: Sequence[str], layers: Sequence[int], blocks: Sequence[int]) -> tuple[int, ...]:
         """Positions of states in the `layer` coordinate.

@@ -1,8 +1,10 @@
 """Locks: one extraction of a store, or of a part of it, at a time; one change of its shape at a time.
 
 A lock is a small file with host, process and time of its owner, made by a hard link, which one of several contenders
-wins on every file system. The lock of a process of this host that no longer lives is taken over; that of another host
-cannot be looked up, so its owner is named and the user decides.
+wins on every file system. Its owner also holds an advisory lock on the file, which the system gives back when the owner
+ends: so a process of this host that no longer lives is told from another that has its number by now, and no clock is
+asked. What was left by a process of this host is taken over; the lock of another host cannot be looked up, so its owner
+is named and the user decides.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import humanize
+
 from cachetool.errors import StoreError
-from cachetool.store.atomic import process_alive, storage_errors, temporary_name, write_file
+from cachetool.store.atomic import process_alive, remove_leftovers, storage_errors, temporary_name, write_file
 from cachetool.store.format import PRIVATE
 
 _PART = re.compile(r"(?P<task>.+)-part-(?P<part>\d+)-of-(?P<parts>\d+)")
@@ -36,9 +40,20 @@ class Owner:
     """UTC time, ISO 8601."""
 
     @property
-    def gone(self) -> bool:
+    def age(self) -> str:
+        """How long ago it was taken, for people; nothing where the clock was set back since."""
+        try:
+            passed = datetime.now(UTC) - datetime.fromisoformat(self.since)
+        except (ValueError, TypeError):
+            return ""
+        return f" ({humanize.naturaldelta(passed)} ago)" if passed >= timedelta(0) else ""
+
+    def gone(self, file: Path) -> bool:
         """Whether the owner is known not to live any more."""
-        return self.host == socket.gethostname() and not process_alive(self.process)
+        if self.host != socket.gethostname():
+            return False
+        # A forked child may hold the advisory lock for some seconds after its parent was killed.
+        return not process_alive(self.process) or not _held(file)
 
 
 @contextlib.contextmanager
@@ -52,14 +67,18 @@ def lock(path: str | os.PathLike[str], name: str) -> Iterator[None]:
     """
     folder = Path(path) / PRIVATE / "locks"
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # a store that is gone must not come back as an empty folder
     mine = folder / f"{name}.lock"
+    owner = Owner(name, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"))
     with exclusive(Path(path)):
-        _acquire(mine, Owner(name, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds")))
+        descriptor = _acquire(mine, owner)
     try:
         yield
     finally:
-        mine.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the store may be gone, or its disk read-only by now
+            if os.path.samestat(mine.stat(), os.fstat(descriptor)):
+                mine.unlink()
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -75,13 +94,43 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(mine: Path, owner: Owner) -> None:
-    """Make the lock file; the caller holds `exclusive`, so that no two processes take over the same lock."""
-    holders = [holder for holder in map(_read, mine.parent.glob("*.lock")) if holder is not None]
-    for holder in [holder for holder in holders if holder.gone]:
-        (mine.parent / f"{holder.name}.lock").unlink(missing_ok=True)
-        holders.remove(holder)
-    blocking = [holder for holder in holders if _excludes(holder.name, owner.name)]
+def living_owners(path: Path) -> list[Owner]:
+    """Who holds a lock of a store now, as far as can be known. Raises `StoreError` for a lock that cannot be read."""
+    return [owner for file, owner in _owners(path / PRIVATE / "locks") if not owner.gone(file)]
+
+
+def _owners(folder: Path) -> list[tuple[Path, Owner]]:
+    found = [(file, _read(file)) for file in sorted(folder.glob("*.lock"))]
+    return [(file, owner) for file, owner in found if owner is not None]
+
+
+def _held(file: Path) -> bool:
+    """Whether a process holds the advisory lock of a lock file."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _acquire(mine: Path, owner: Owner) -> int:
+    """Make the lock file and return its descriptor, which holds the advisory lock.
+
+    The caller holds `exclusive`, so that no two processes take over the same lock.
+    """
+    remove_leftovers(mine.parent, writers=())  # none is at work: the caller alone makes locks now
+    blocking = []
+    for file, holder in _owners(mine.parent):
+        if holder.gone(file):
+            file.unlink(missing_ok=True)
+        elif _excludes(holder.name, owner.name):
+            blocking.append(holder)
     if blocking:
         _refuse(mine, blocking)
     temporary = temporary_name(mine)
@@ -89,6 +138,9 @@ def _acquire(mine: Path, owner: Owner) -> None:
         with storage_errors(mine):
             write_file(temporary, [json.dumps(asdict(owner)).encode()])
             os.link(temporary, mine)
+            descriptor = os.open(mine, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            return descriptor
     except StoreError as error:
         if isinstance(error.__cause__, FileExistsError):
             _refuse(mine, [holder for holder in [_read(mine)] if holder is not None])
@@ -118,7 +170,8 @@ def _read(path: Path) -> Owner | None:
 
 def _refuse(mine: Path, holders: list[Owner]) -> None:
     names = "; ".join(
-        f"{holder.name}: process {holder.process} on {holder.host} since {holder.since}" for holder in holders
+        f"{holder.name}: process {holder.process} on {holder.host} since {holder.since}{holder.age}"
+        for holder in holders
     )
     raise StoreError(
         f"{mine.parents[2]} is being written by another cachetool ({names}). Wait for it to end; if it is known to be"

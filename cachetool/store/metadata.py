@@ -18,6 +18,7 @@ from cachetool.errors import DamagedError, MissingDataError, StoreError
 from cachetool.store.atomic import write_atomically
 from cachetool.store.dtypes import DTYPE_ATTRIBUTE, zarr_data_type, zarr_fill_value
 from cachetool.store.format import COORDINATES, FORMAT_VERSION, KINDS, Geometry, StoreSpec
+from cachetool.store.shards import checksum
 from cachetool.tokens import TOKEN_TYPES, TokenLayout
 
 ROOT = "zarr.json"
@@ -103,13 +104,24 @@ def root_attributes(spec: StoreSpec) -> dict[str, Any]:
 
 
 def root_document(attributes: Mapping[str, Any], arrays: Mapping[str, Document]) -> Document:
-    """The root document over the documents of its arrays."""
-    return {
+    """The root document over the documents of its arrays, with its checksum among the attributes."""
+    bare = {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": dict(attributes),
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": dict(arrays)},
     }
+    document: Document = json.loads(encode_document(bare))  # as it will be read: keys are text, tuples are lists
+    document["attributes"]["cachetool"]["crc32c"] = root_checksum(document)
+    return document
+
+
+def root_checksum(document: Document) -> int:
+    """CRC32C of a root document as compact JSON with sorted keys, its own entry `crc32c` left out."""
+    attributes = document["attributes"]
+    about = {name: value for name, value in attributes["cachetool"].items() if name != "crc32c"}
+    bare = document | {"attributes": attributes | {"cachetool": about}}
+    return int.from_bytes(checksum(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()), "little")
 
 
 def encode_document(document: Document) -> bytes:
@@ -139,6 +151,8 @@ class Root:
             raise MissingDataError(f"There is no store at {path}: it has no {ROOT}.") from error
         except ValueError as error:
             raise DamagedError(f"{path / ROOT} is damaged: {error}.") from error
+        if not isinstance(self.document, dict):
+            raise DamagedError(f"{path / ROOT} is damaged: expected a JSON object.")
         self.attributes: dict[str, Any] = self.document.get("attributes", {})
         about = self.attributes.get("cachetool")
         if not isinstance(about, dict) or "format" not in about:
@@ -147,6 +161,11 @@ class Root:
             raise StoreError(
                 f"{path} has format version {about['format']}; this cachetool reads up to {FORMAT_VERSION}."
                 " Install a newer cachetool."
+            )
+        if "crc32c" in about and about["crc32c"] != root_checksum(self.document):
+            raise DamagedError(
+                f"{path / ROOT} is damaged: its checksum does not match. Put back a copy of it, or remove the store"
+                " with `cachetool remove` and make it again."
             )
         if about["kind"] not in KINDS:
             raise StoreError(f"{path} is of kind {about['kind']!r}; expected one of {', '.join(KINDS)}.")

@@ -48,9 +48,7 @@ class OpenShards:
                 self._shards.move_to_end(key)
                 return shard
         # Not under the lock: it waits for the disk.
-        self._finished.check_files(block)
-        path = self._store.path / self._store.shard_name(token_type, block)
-        opened = Shard(path, self._store.geometry.shard_layout(token_type))
+        opened = self._store.shard(token_type, self._finished.sound_record(block))
         with self._guard:
             identity, checked = self._checked.get(key, ((), opened.checked))
             if identity == opened.identity:
@@ -72,12 +70,19 @@ class OpenShards:
         """A whole inner chunk as a view of the file, (image, token, channel). Raises `DamagedError`."""
         geometry = self._store.geometry
         shard = self.get(token_type, block, index)
+        if self._verify and shard.has(index, chunk) and not shard.intact(index, chunk):
+            # Another process may have written the block again since its record was read.
+            self._finished.record(block, renew=True)
+            with self._guard:
+                if self._shards.pop((token_type, block), None) is not None:
+                    self._forget_views((token_type, block))
+            shard = self.get(token_type, block, index)
         if not shard.has(index, chunk) or (self._verify and not shard.intact(index, chunk)):
             first = block * geometry.block + chunk * shard.layout.chunk_images
             last = min(first + shard.layout.chunk_images, geometry.images) - 1
             raise DamagedError(
                 f"{shard.path} is damaged at the images {first} to {last}, state {geometry.layers[index]}: the stored"
-                " bytes do not match their checksum. Run `cachetool verify --repair`."
+                " bytes do not match their checksum or done record. Run `cachetool verify --repair`."
             )
         return shard.values(index, chunk, storage_dtype(geometry.dtype)).reshape(
             shard.layout.chunk_images, -1, geometry.channels

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
 from cachetool.store.format import Geometry, ImageTable, NormSpec, StoreSpec
-from cachetool.store.metadata import Document, Root
-from cachetool.store.records import Record, misfits, read_record
-from cachetool.store.tables import Table, read_table
+from cachetool.store.metadata import ROOT, Document, Root
+from cachetool.store.records import FileFacts, Record, misfits, read_record
+from cachetool.store.shards import Shard
+from cachetool.store.tables import Table, read_table, table_digest
 
 
 def required_entries(name: str, document: Document) -> int:
@@ -55,7 +56,14 @@ class OpenedStore:
         if name not in self.root.arrays:
             raise StoreError(f"{self.path} has the arrays {', '.join(self.root.arrays)}; no {name!r}.")
         document = self.root.arrays[name]
-        return read_table(self.path / name, document, required_entries(name, document))
+        values = read_table(self.path / name, document, required_entries(name, document))
+        promised = self.root.about.get("tables", {}).get(name)
+        if promised is not None and table_digest(values, document) != promised:
+            raise DamagedError(
+                f"{self.path / name} is damaged: its values are not those that {ROOT} vouches for. Put back a copy of"
+                " it, or remove the store with `cachetool remove` and make it again."
+            )
+        return values
 
     @cached_property
     def images(self) -> ImageTable:
@@ -102,6 +110,19 @@ class OpenedStore:
     def shard_name(self, token_type: str, block: int) -> str:
         """Path of a shard relative to the store."""
         return f"{token_type}/{self.geometry.array(token_type).chunk_key(block)}"
+
+    def shard(self, token_type: str, record: Record) -> Shard:
+        """A block's shard as its record promises it. Raises `DamagedError`; see `Shard` for what is checked when."""
+        name = self.shard_name(token_type, record.block)
+        digests = {index: record.state_digests(name, layer) for index, layer in enumerate(self.geometry.layers)}
+        promised = {index: found for index, found in digests.items() if found}
+        return Shard(self.path / name, self.geometry.shard_layout(token_type), promised)
+
+    def file_facts(self, shard: Shard) -> FileFacts:
+        """What a record says about a shard."""
+        layers = [(index, layer) for index, layer in enumerate(self.geometry.layers) if shard.has(index, 0)]
+        states = {str(layer): shard.state_digest(index) for index, layer in layers}
+        return FileFacts(bytes=len(shard.bytes), crc32c=shard.digest(), states=states)
 
     def record(self, block: int) -> Record | None:
         """The record of a block as it is now; None where it is not finished. Raises `DamagedError`."""

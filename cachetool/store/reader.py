@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cachetool.errors import StoreError
+from cachetool.errors import DamagedError, StoreError
 from cachetool.store.dtypes import storage_dtype, to_float32
 from cachetool.store.finished import FinishedBlocks
 from cachetool.store.format import ImageTable, StoreSpec
@@ -68,8 +68,22 @@ class StoreReader:
 
     @cached_property
     def readable(self) -> npt.NDArray[np.bool_]:
-        """Whether each image could be decoded, bool (image,); the activations of the others are NaN."""
-        return self._store.array("readable")
+        """Whether each image could be decoded, bool (image,); the activations of the others are NaN.
+
+        Raises `DamagedError` where the flags are not those of the done records.
+        """
+        flags = self._store.array("readable")
+        for block in range(self._store.geometry.blocks):
+            record = self._finished.record(block)
+            if record is None or record.replacing:
+                continue
+            ids = self._store.images.image_id[record.first : record.last]
+            if [name not in record.failed for name in ids] != flags[record.first : record.last].tolist():
+                raise DamagedError(
+                    f"{self.path / 'readable'} is damaged: the flags of block {block} are not those of its done record."
+                    " Run `cachetool verify --repair`."
+                )
+        return flags
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:

@@ -25,6 +25,9 @@ class FileFacts:
     bytes: int
     crc32c: int
     """CRC32C of the checksums in the file: `Shard.digest`."""
+    states: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """The same of each state alone, by its number: `Shard.state_digest`. Compared on reading, and to tell
+    whether values are still those that a run was made from."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,15 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
     replacing: Mapping[str, FileFacts] = field(default_factory=dict)
     """New versions of files, which may have taken their place already."""
-    states: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    """`Shard.state_digest` by token type and state, so that what a run read can be told from what is there later."""
 
     def sizes(self, path: str) -> set[int]:
         """The sizes that a file of this block may have."""
         return {facts[path].bytes for facts in (self.files, self.replacing) if path in facts}
+
+    def state_digests(self, path: str, layer: int) -> set[int]:
+        """The digests that a state of a file may have; none where they were not recorded."""
+        versions = [facts[path] for facts in (self.files, self.replacing) if path in facts]
+        return {facts.states[str(layer)] for facts in versions if str(layer) in facts.states}
 
     def covers(self, geometry: Geometry) -> bool:
         """Whether the record speaks of the block as it is now: the last one changes when images are added."""
@@ -67,7 +73,6 @@ class Record:
             "files": {path: vars(facts) for path, facts in self.files.items()},
             "failed": dict(self.failed),
             "facts": dict(self.facts),
-            "states": {name: {str(layer): digest for layer, digest in by.items()} for name, by in self.states.items()},
         }
         if self.replacing:
             document["replacing"] = {path: vars(facts) for path, facts in self.replacing.items()}
@@ -94,7 +99,7 @@ def read_record(store: Path, block: int) -> Record | None:
     path = record_path(store, block)
     try:
         document = json.loads(path.read_bytes())
-        return Record(
+        record = Record(
             block=document["block"],
             first=document["first"],
             last=document["last"],
@@ -103,15 +108,14 @@ def read_record(store: Path, block: int) -> Record | None:
             failed=document["failed"],
             facts=document["facts"],
             replacing={name: FileFacts(**facts) for name, facts in document.get("replacing", {}).items()},
-            states={
-                name: {int(layer): digest for layer, digest in by.items()}
-                for name, by in document.get("states", {}).items()
-            },
         )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is damaged: {error!r}. Run `cachetool verify --repair`.") from error
+    if record.block != block:
+        raise DamagedError(f"{path} is the record of block {record.block}. Run `cachetool verify --repair`.")
+    return record
 
 
 def misfits(store: Path, record: Record) -> list[str]:

@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,15 @@ def encode(layout: ShardLayout, layers: Mapping[int, Sequence[Sequence[Buffer]]]
 class Shard:
     """One shard file, mapped into memory; chunks are checked against their checksum when first read."""
 
-    def __init__(self, path: Path, layout: ShardLayout) -> None:
-        """Map a file and check its index. Raises `DamagedError` naming the file."""
+    def __init__(self, path: Path, layout: ShardLayout, promised: Mapping[int, Collection[int]] | None = None) -> None:
+        """Map a file and check its index. Raises `DamagedError` naming the file.
+
+        `promised` maps a position in the `layer` coordinate to the digests (`state_digest`) of which it must have one:
+        a shard of another block is sound in itself.
+        """
         self.path = path
         self.layout = layout
+        self._promised = dict(promised or {})
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -171,11 +176,22 @@ class Shard:
         return self.bytes[offset : offset + self.layout.chunk_bytes]
 
     def intact(self, layer: int, chunk: int) -> bool:
-        """Whether a stored chunk agrees with its checksum; looked at once, then remembered."""
+        """Whether a stored chunk agrees with its checksum, and its layer with what was promised; then remembered."""
         if not self.checked[chunk, layer]:
             encoded = self.encoded_chunk(layer, chunk)
-            self.checked[chunk, layer] = checksum(encoded[:-CHECKSUM_BYTES]) == encoded[-CHECKSUM_BYTES:]
+            sound = checksum(encoded[:-CHECKSUM_BYTES]) == encoded[-CHECKSUM_BYTES:]
+            self.checked[chunk, layer] = sound and self._keeps_promise(layer, self.state_digest(layer))
         return bool(self.checked[chunk, layer])
+
+    def _keeps_promise(self, layer: int, digest: int) -> bool:
+        promised = self._promised.get(layer)
+        return promised is None or digest in promised
+
+    def state_digest(self, layer: int) -> int:
+        """CRC32C of the checksums of one layer's chunks, in the order of images: binds them to their block."""
+        ends = self._offsets[self._present[:, layer], layer].astype(np.int64) + self.layout.payload_bytes
+        found = np.frombuffer(self.bytes, np.uint8)[ends[:, np.newaxis] + np.arange(CHECKSUM_BYTES)]
+        return extend_checksum(0, found.data)
 
     def digest(self) -> int:
         """CRC32C of the checksums in the file (chunks in the order of their bytes, then the index): binds its content.
@@ -188,13 +204,6 @@ class Shard:
             end = offset + self.layout.chunk_bytes
             value = extend_checksum(value, self.bytes[end - CHECKSUM_BYTES : end])
         return extend_checksum(value, self.bytes[-CHECKSUM_BYTES:])
-
-    def state_digest(self, layer: int) -> int:
-        """CRC32C of the checksums of one layer's chunks in the order of images; other layers play no part in it."""
-        value = 0
-        for chunk in np.flatnonzero(self._present[:, layer]).tolist():
-            value = extend_checksum(value, self.encoded_chunk(layer, chunk)[-CHECKSUM_BYTES:])
-        return value
 
     def layered_values(self, layers: Sequence[int], chunk: int, dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
         """The values of one chunk at several layers as one view (layer, value) of the file, unchecked.

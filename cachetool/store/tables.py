@@ -67,8 +67,21 @@ def decode_chunk(encoded: bytes, document: Document, path: Path) -> Table:
     if checksum(payload) != found:
         raise DamagedError(f"{path} is damaged: its checksum does not match. Run `cachetool verify --repair`.")
     shape, dtype = _chunk_shape(document), _dtype(document)
-    values = np.array(_decode_strings(payload), dtype) if dtype.kind == "O" else np.frombuffer(payload, dtype)
-    return values.reshape(shape)
+    try:
+        values = np.array(_decode_strings(payload), dtype) if dtype.kind == "O" else np.frombuffer(payload, dtype)
+        return values.reshape(shape)
+    except (ValueError, struct.error) as error:
+        raise DamagedError(f"{path} is damaged: it is the chunk of another array ({error}).") from error
+
+
+def table_digest(values: Table, document: Document) -> int:
+    """CRC32C of the values of a small array, whatever its chunks: what the root document vouches for.
+
+    A chunk is sound in itself also in the place of another, and one that is lost reads as the fill value.
+    """
+    stored = np.asarray(values, _dtype(document))
+    payload = _encode_strings(stored.ravel().tolist()) if stored.dtype.kind == "O" else stored.tobytes()
+    return int.from_bytes(checksum(payload), "little")
 
 
 def _encode_strings(strings: Sequence[str]) -> bytes:

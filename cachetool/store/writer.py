@@ -20,6 +20,7 @@ from cachetool.store.atomic import Staged, remove_file, remove_leftovers, write_
 from cachetool.store.dtypes import fill_value, storage_dtype
 from cachetool.store.extend import add_array, merge_facts
 from cachetool.store.format import StoreSpec
+from cachetool.store.lock import living_owners
 from cachetool.store.opened import OpenedStore
 from cachetool.store.records import FileFacts, Record, record_path, records_folder, write_record
 from cachetool.store.shards import Buffer, Shard, ShardLayout, encode
@@ -38,8 +39,9 @@ class StoreWriter:
         """
         self.path = Path(path)
         self._store = OpenedStore(self.path)
+        writers = {(owner.host, owner.process) for owner in living_owners(self.path)}
         for folder in (self.path, records_folder(self.path), *(self.path / name for name in self._store.root.arrays)):
-            remove_leftovers(folder)
+            remove_leftovers(folder, writers=writers)
         self._restore_flags()
 
     @property
@@ -99,18 +101,12 @@ class StoreWriter:
         rows = self._rows(images, unreadable)
         with Staged() as staged:
             new: dict[str, FileFacts] = {}
-            states = {name: dict(digests) for name, digests in old.states.items()} if old else {}
             held = _union(old.layers if old else {}, dict.fromkeys(arrays, layers))
             for token_type, array in arrays.items():
                 name = store.shard_name(token_type, block)
                 parts = self._encoded(token_type, block, array, layers, rows, old)
                 shard = Shard(staged.add(self.path / name, parts), geometry.shard_layout(token_type))
-                new[name] = FileFacts(bytes=len(shard.bytes), crc32c=shard.digest())
-                kept = held[token_type]
-                states[token_type] = {
-                    layer: shard.state_digest(index)
-                    for layer, index in zip(kept, geometry.layer_indices(kept), strict=True)
-                }
+                new[name] = store.file_facts(shard)
             if old is not None:
                 write_record(self.path, _announce(old, new))
             staged.commit()
@@ -122,7 +118,6 @@ class StoreWriter:
             files={**(old.files if old else {}), **new},
             failed=unreadable,
             facts={**(old.facts if old else {}), **(facts or {})},
-            states=states,
         )
         self._write_flags(record, rows)
         write_record(self.path, record)
@@ -226,8 +221,8 @@ class StoreWriter:
         fill = fill_value(geometry.dtype)
         chunks: dict[int, Sequence[Sequence[Buffer]]] = {}
         kept = [layer for layer in old.layers.get(token_type, ()) if layer not in layers] if old else []
-        if kept:
-            shard = Shard(self.path / self._store.shard_name(token_type, block), layout)
+        if old is not None and kept:
+            shard = self._store.shard(token_type, old)
             chunks = _kept_chunks(shard, layout.used_chunks(len(readable)), geometry.layer_indices(kept), kept)
         for index, states in zip(geometry.layer_indices(layers), array, strict=True):
             chunks[index] = image_chunks(layout, states, readable, fill)

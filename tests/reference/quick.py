@@ -18,7 +18,8 @@ def _embedded(image_size: int | None) -> Backbone:
     return load("tiny-reg", image_size=image_size)
 
 
-def _load(name: str, *, weights: Any = None, image_size: int | None = None) -> Backbone:
+def quick_load(name: str, *, weights: Any = None, image_size: int | None = None) -> Backbone:
+    """The embedded model, loaded once; any other as it is loaded otherwise."""
     if name == "tiny-reg" and weights is None:
         return _embedded(image_size)
     return load(name, weights=weights, image_size=image_size)
@@ -29,6 +30,6 @@ def quick() -> Iterator[None]:
     """Load the embedded model once, and leave to other tests whether bytes survive a power cut."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr("cachetool.extraction.request.load", _load)
-        patch.setattr("cachetool.replaying.replay.load", _load)
+        patch.setattr("cachetool.extraction.request.load", quick_load)
+        patch.setattr("cachetool.replaying.replay.load", quick_load)
         yield
