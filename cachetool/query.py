@@ -59,7 +59,7 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
         for name, covered in coverage.items()
         if covered
     }
-    variables |= _plain_arrays(Path(path))
+    variables |= {name: (dimensions, reader.array(name)) for name, dimensions in reader.beside.items()}
     data = xr.Dataset(variables, coords={"layer": ("layer", layers), **_coordinates(reader)})
     if "edited_layer" in data.sizes:
         first = spec.key["edit"]["from_layer"]
@@ -258,13 +258,6 @@ def _lazy_tokens(
     rows = tuple(min(size, images - first) for first in range(0, images, size))
     chunks = (rows, (1,) * len(layers), *((length,) for length in tail))
     return da.Array(graph, name, chunks, dtype=target)  # type: ignore[no-untyped-call]
-
-
-def _plain_arrays(path: Path) -> dict[str, xr.Variable]:
-    """The small arrays of a store (norm, donors, masks, distances), through xarray's own Zarr reader."""
-    with xr.open_zarr(path, chunks=None) as plain:
-        names = [name for name in plain.data_vars if name not in (*_TOKEN_DIMENSION, "complete")]
-        return {str(name): plain[name].load().variable for name in names}
 
 
 def _coordinates(reader: StoreReader) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"errors", "events", "tokens"},
+    {"errors", "events", "files", "tokens"},
     {"arithmetic", "environment", "places", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},

@@ -19,7 +19,7 @@ from itertools import groupby
 
 from cachetool.edits.grammar import format_number, parse_number, unknown_name
 from cachetool.errors import InvalidEditError
-from cachetool.tokens import TOKEN_TYPES, TokenLayout
+from cachetool.tokens import MOST_TOKENS, TOKEN_TYPES, TokenLayout
 
 DEFAULT_OUTLIER_FACTOR = 5.0
 """A patch is an outlier when its norm is above this many times the median patch norm of its image."""
@@ -123,9 +123,6 @@ class Target:
                 )
 
 
-_MOST_TOKENS = 2**20
-"""No sequence is longer: a slip of the keyboard must not fill the memory with indices."""
-
 _NAMES = {"cls": "a [CLS] token", "registers": "registers", "patches": "patches"}
 
 
@@ -142,7 +139,7 @@ def _parse_indices(text: str, target: str) -> tuple[int, ...]:
         first, _, last = part.partition("-")
         if last and int(last) < int(first):
             raise InvalidEditError(f"target {target!r}: the range {part!r} runs backwards; write {last}-{first}")
-        if int(last or first) >= _MOST_TOKENS:
+        if int(last or first) >= MOST_TOKENS:
             raise InvalidEditError(f"target {target!r}: no model has a token {last or first}; indices count from 0")
         indices.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(indices))

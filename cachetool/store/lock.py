@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cachetool.errors import StoreError
+from cachetool.errors import DamagedError, StoreError
 from cachetool.store.atomic import process_alive, storage_errors, temporary_name, write_file
+from cachetool.store.documents import is_integer, read_json, shown
 from cachetool.store.format import PRIVATE
 
 _PART = re.compile(r"(?P<task>.+)-part-(?P<part>\d+)-of-(?P<parts>\d+)")
@@ -77,10 +78,13 @@ def exclusive(path: Path) -> Iterator[None]:
 
 def _acquire(mine: Path, owner: Owner) -> None:
     """Make the lock file; the caller holds `exclusive`, so that no two processes take over the same lock."""
-    holders = [holder for holder in map(_read, mine.parent.glob("*.lock")) if holder is not None]
-    for holder in [holder for holder in holders if holder.gone]:
-        (mine.parent / f"{holder.name}.lock").unlink(missing_ok=True)
-        holders.remove(holder)
+    holders = []
+    for path in mine.parent.glob("*.lock"):
+        holder = _read(path)
+        if holder is not None and holder.gone:
+            path.unlink(missing_ok=True)  # not what the lock calls itself, which might lead elsewhere
+        elif holder is not None:
+            holders.append(holder)
     blocking = [holder for holder in holders if _excludes(holder.name, owner.name)]
     if blocking:
         _refuse(mine, blocking)
@@ -107,13 +111,18 @@ def _excludes(held: str, wanted: str) -> bool:
 def _read(path: Path) -> Owner | None:
     """The owner of a lock; None where it was released meanwhile."""
     try:
-        return Owner(**json.loads(path.read_bytes()))
+        owner = Owner(**read_json(path))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise StoreError(
-            f"The lock {path} cannot be read ({error}); remove it if no cachetool is at work there."
-        ) from error
+    except (DamagedError, TypeError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not (isinstance(owner.name, str) and isinstance(owner.host, str) and is_integer(owner.process, 1, 2**31 - 1)):
+        raise _unreadable(path, f"it names no process, but {shown(owner)}")
+    return owner
+
+
+def _unreadable(path: Path, why: str) -> StoreError:
+    return StoreError(f"The lock {path} cannot be read ({why}); remove it if no cachetool is at work there.")
 
 
 def _refuse(mine: Path, holders: list[Owner]) -> None:

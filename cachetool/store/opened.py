@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
-from cachetool.store.format import Geometry, ImageTable, NormSpec, StoreSpec
-from cachetool.store.metadata import Root
+from cachetool.store.documents import is_number, shown
+from cachetool.store.format import NORM_TYPES, Geometry, ImageTable, NormSpec, StoreSpec
+from cachetool.store.metadata import ROOT, Root
 from cachetool.store.records import Record, misfits, read_record
-from cachetool.store.tables import Table, read_table
+from cachetool.store.tables import Table, check_held, read_table
 
 
 class OpenedStore:
@@ -32,7 +33,11 @@ class OpenedStore:
         """
         self.path = path
         self.root = Root(path)
-        self.geometry: Geometry = self.root.geometry(self.array("layer").tolist())
+        self.root.check_entries()
+        # What else is over images may be large without a file behind it: the ids say how many there are.
+        check_held(path / "image_id", self.root.arrays["image_id"], whole=True)
+        layers = read_table(path / "layer", self.root.arrays["layer"], whole=True)
+        self.geometry: Geometry = self.root.geometry(layers.tolist())
 
     def renew(self) -> None:
         """Read the root document again, after its facts or extra arrays were changed."""
@@ -47,7 +52,11 @@ class OpenedStore:
     @cached_property
     def images(self) -> ImageTable:
         """The images of the store, in its order."""
-        columns = {name: tuple(self.array(name).tolist()) for name in ImageTable.COLUMNS if name in self.root.arrays}
+        columns = {
+            name: tuple(read_table(self.path / name, self.root.arrays[name], whole=True).tolist())
+            for name in ImageTable.COLUMNS
+            if name in self.root.arrays
+        }
         return ImageTable(
             image_id=columns["image_id"],
             sha256=columns["content_sha256"],
@@ -61,6 +70,12 @@ class OpenedStore:
         attributes = self.root.attributes
         if "norm_type" not in attributes:
             return None
+        epsilon = attributes.get("norm_epsilon")
+        if attributes["norm_type"] not in NORM_TYPES or not is_number(epsilon) or epsilon < 0:
+            raise DamagedError(
+                f"{self.path / ROOT} is damaged: norm_type must be one of {', '.join(NORM_TYPES)} and norm_epsilon a"
+                f" positive number, found {shown(attributes['norm_type'])} and {shown(epsilon)}."
+            )
         vectors = {name: self.array(name) for name in ("norm_weight", "norm_bias") if name in self.root.arrays}
         return NormSpec(
             type=attributes["norm_type"],
@@ -92,7 +107,7 @@ class OpenedStore:
 
     def record(self, block: int) -> Record | None:
         """The record of a block as it is now; None where it is not finished. Raises `DamagedError`."""
-        record = read_record(self.path, block)
+        record = read_record(self.path, block, self.geometry)
         return record if record is not None and record.covers(self.geometry) else None
 
     def sound_record(self, block: int) -> Record | None:

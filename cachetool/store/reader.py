@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from cachetool.errors import DamagedError, IncompleteError, StoreError
 from cachetool.store.dtypes import storage_dtype, to_float32
-from cachetool.store.format import ImageTable, StoreSpec
+from cachetool.store.format import COORDINATES, ImageTable, StoreSpec
 from cachetool.store.opened import OpenedStore
 from cachetool.store.records import Record, misfits
 from cachetool.store.shards import Shard
+from cachetool.tokens import TOKEN_TYPES
 
 OPEN_SHARDS = 256
 """Shards kept mapped at a time: each takes one file descriptor, of which a process often has no more than 1024."""
@@ -111,6 +112,14 @@ class StoreReader:
         """A small array as a whole: a coordinate, or one that was written beside the tokens."""
         return self._store.array(name)
 
+    @property
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        """Names of the small arrays that describe no dimension, each with its dimensions: norm, donors, distances."""
+        arrays = self._store.root.arrays
+        known = (*TOKEN_TYPES, *COORDINATES, "complete")
+        described = {name: tuple(document["dimension_names"]) for name, document in arrays.items()}
+        return {name: over for name, over in described.items() if name not in known and over != (name,)}
+
     def read(
         self, token_type: str, layer: int, start: int, stop: int, out: npt.NDArray[Any] | None = None
     ) -> npt.NDArray[Any]:
@@ -140,7 +149,7 @@ class StoreReader:
         shape = (stop - start, geometry.layout.count(token_type), geometry.channels)
         dtype = storage_dtype(geometry.dtype)
         if out is None:
-            out = np.empty(shape, dtype=dtype)
+            out = self._empty(shape, dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
         done = self._read_first(token_type, layer, start, stop, out) if self._verify else ()
@@ -170,7 +179,7 @@ class StoreReader:
         shape = (len(layers), stop - start, geometry.layout.count(token_type), geometry.channels)
         dtype = storage_dtype(geometry.dtype)
         if out is None:
-            out = np.empty(shape, dtype=dtype)
+            out = self._empty(shape, dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
         self._check_range(start, stop)
@@ -191,7 +200,7 @@ class StoreReader:
         Takes no memory beside its result but that of a chunk. Raises as `read` does.
         """
         geometry = self._store.geometry
-        out = np.empty((stop - start, geometry.layout.count(token_type), geometry.channels), dtype=np.float32)
+        out = self._empty((stop - start, geometry.layout.count(token_type), geometry.channels), np.float32)
         for position, values in self._pieces(token_type, layer, start, stop):
             to_float32(values, geometry.dtype, out=out[position : position + len(values)])
         return out
@@ -219,7 +228,7 @@ class StoreReader:
             raise StoreError(
                 f"Tokens of {token_type} are numbered 0 to {count - 1}; found {tokens.min()} to {tokens.max()}."
             )
-        out = np.empty((len(images), geometry.channels), dtype=storage_dtype(geometry.dtype))
+        out = self._empty((len(images), geometry.channels), storage_dtype(geometry.dtype))
         index = self._checked_index(token_type, layer, sorted({int(b) for b in np.unique(self._blocks_of(images))}))
         size = geometry.array(token_type).chunk_images(geometry.block)
         chunks = images // size
@@ -244,7 +253,7 @@ class StoreReader:
             for problem in self._missing(token_type, layer, self._block_span(start, stop))
         ]
         self._refuse(missing)
-        out = np.empty((stop - start, geometry.layout.tokens, geometry.channels), dtype=dtype)
+        out = self._empty((stop - start, geometry.layout.tokens, geometry.channels), dtype)
         for token_type in geometry.layout.types:
             window = out[:, geometry.layout.slice(token_type)]
             for position, values in self._pieces(token_type, layer, start, stop):
@@ -277,6 +286,16 @@ class StoreReader:
             found = {block for block, well in zip(unread, pool.map(read, unread), strict=True) if well}
         self._read_once[key].update(unread)
         return found
+
+    def _empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Memory for a result; what a document claims may be more than there is."""
+        try:
+            return np.empty(shape, dtype=dtype)
+        except (MemoryError, ValueError) as error:
+            raise StoreError(
+                f"{self.path}: {np.dtype(dtype)} {shape} does not fit into memory; read fewer images at a time, and"
+                " check with `cachetool verify` that the store holds as many channels and tokens."
+            ) from error
 
     def _hold_all(self, token_type: str, layers: Sequence[int], blocks: range) -> bool:
         """Whether blocks hold all these states, by the records that are known."""
