@@ -19,6 +19,7 @@ from dask.base import tokenize
 
 from cachetool import places
 from cachetool.errors import InvalidEditError, MissingDataError
+from cachetool.provenance import FINISHED, RUN, check_provenance
 from cachetool.store import StoreReader, StoreSpec, key_digest
 
 PATH_ATTRIBUTE = "cachetool_path"
@@ -52,6 +53,7 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
     """
     reader = StoreReader(Path(path))
     spec = reader.spec
+    check_provenance(reader.path, spec.key, spec.facts, *(RUN if spec.kind == "run" else ()))
     coverage = {name: reader.coverage(name) for name in spec.token_types}
     layers = sorted({layer for covered in coverage.values() for layer in covered})
     variables: dict[str, Any] = {
@@ -93,7 +95,10 @@ def runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = No
     base = store_path(cache)
     chosen = [Path(path) for path in paths] if paths is not None else places.list_runs(base)
     own = StoreReader(base).spec
-    return [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
+    opened = [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
+    for data in opened:
+        check_provenance(store_path(data), data.attrs["key"], data.attrs["facts"], *FINISHED)
+    return opened
 
 
 def open_runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None) -> xr.Dataset:

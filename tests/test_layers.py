@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     {"errors", "events", "files", "tokens"},
-    {"arithmetic", "environment", "places", "randomness"},
+    {"arithmetic", "environment", "places", "provenance", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},
     {"annotations", "backbones", "calibrating"},

@@ -26,6 +26,9 @@ errors = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() els
 
 EXIT_INTERRUPTED = 130
 
+MOST_NUMBERS = 2**20
+"""Numbers that a range may stand for: a slip of the keyboard must not fill the memory."""
+
 RootOption = Annotated[
     str | None, typer.Option("--root", help="Directory of all caches [CACHETOOL_ROOT, else `activations`].")
 ]
@@ -113,7 +116,9 @@ def integers(text: str | None, option: str) -> list[int] | None:
     wrong: list[str] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if first.isdecimal() and (not dash or (last.isdecimal() and int(first) <= int(last))):
+        numbers = [first, last] if dash else [first]
+        known = all(number.isdecimal() and len(number) < 10 for number in numbers)
+        if known and int(numbers[0]) <= int(numbers[-1]) < int(numbers[0]) + MOST_NUMBERS:
             found.extend(range(int(first), int(last or first) + 1))
         else:
             wrong.append(part)

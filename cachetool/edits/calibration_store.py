@@ -17,7 +17,9 @@ and the coordinates `layer`, `image_id`, `content_sha256` and `label` (image), `
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from cachetool.errors import DamagedError, StoreError
 from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
 from cachetool.store.format import FORMAT_VERSION
 from cachetool.store.metadata import ROOT, Root, root_document, write_document
+from cachetool.store.tables import MOST_FILLED
+from cachetool.tokens import TOKEN_TYPES
 
 _DIMENSIONS = {
     "layer": ("layer",),
@@ -53,6 +57,23 @@ _STATISTICS = {
     "reference_fit": ("reference_row",),
 }
 
+
+_KINDS = {
+    "layer": "int",
+    "image_id": "string",
+    "content_sha256": "string",
+    "label": "int",
+    "class": "int",
+    "class_name": "string",
+    "class_count": "int",
+    "count": "int",
+    "reference_image": "string",
+    "reference_token": "int",
+    "reference_fit": "bool",
+}
+"""Beginning of the data type of each array that does not hold numbers with fractions."""
+
+_ADVICE = "remove the calibration and compute it again"
 
 _FILL_VALUES = {"f": np.nan, "i": -1, "b": False}
 
@@ -97,9 +118,56 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
             f"a calibration was expected at {path}, but it is a {root.about['kind']}; "
             "make one with `cachetool calibrate`"
         )
-    group = zarr.open_group(path, mode="r")
+    if problems := _problems(root.arrays):
+        raise DamagedError(f"{path / ROOT} is damaged: {'; '.join(problems)}; {_ADVICE}")
+    for name, document in root.arrays.items():
+        _check_held(path / name, document)
+    # Of Zarr format 3 alone: format 2 has codecs that run code.
+    group = zarr.open_group(path, mode="r", zarr_format=3)
     arrays = {name: _StoredArray(path / name, group[name]) for name in root.arrays}
     return arrays, root.about["key"], root.about["facts"]
+
+
+def _problems(arrays: Mapping[str, Any]) -> list[str]:
+    """Arrays that are missing, unknown, of another kind, or of other sizes than each other."""
+    sizes: dict[str, int] = {}
+    problems = [
+        f"the array {name} is missing" for name in ("layer", "image_id", "content_sha256") if name not in arrays
+    ]
+    for name, document in arrays.items():
+        token_type, _, statistic = name.partition("_")
+        statistical = token_type in TOKEN_TYPES and statistic in _STATISTICS
+        if not statistical and name not in _DIMENSIONS:
+            problems.append(f"{name} is no part of a calibration")
+            continue
+        expected, found = dimensions(name), document.get("dimension_names", [])
+        if list(expected) != found:
+            problems.append(f"{name} must have the dimensions {', '.join(expected)}, found {', '.join(found)}")
+        kind = _KINDS.get(statistic if statistical else name, "float")
+        if not document["data_type"].startswith(kind):
+            problems.append(f"{name} must be of type {kind}, found {document['data_type']}")
+        problems += [
+            f"{name} has {size} along {dimension}, another array {sizes[dimension]}"
+            for dimension, size in zip(found, document["shape"], strict=True)
+            if sizes.setdefault(dimension, size) != size
+        ]
+        if statistic == "mean" and f"{name.removesuffix('mean')}count" not in arrays:
+            problems.append(f"the array {name.removesuffix('mean')}count is missing")
+    return problems
+
+
+def _check_held(folder: Path, document: Mapping[str, Any]) -> None:
+    """Raise `DamagedError` where an array is much larger than its files, or `StoreError` where some are links."""
+    files = [file.lstat() for file in folder.rglob("*")]
+    if folder.is_symlink() or any(stat.S_ISLNK(status.st_mode) for status in files):
+        raise StoreError(f"{folder} has symbolic links; all of a calibration must lie in its own folder")
+    itemsize = 4 if document["data_type"] == "string" else np.dtype(document["data_type"]).itemsize
+    declared, held = math.prod(document["shape"]) * itemsize, sum(status.st_size for status in files)
+    if declared > held + MOST_FILLED:
+        raise DamagedError(
+            f"{folder} is damaged: it is declared as {document['data_type']} {tuple(document['shape'])}, of which its"
+            f" files hold {held} bytes; {_ADVICE}"
+        )
 
 
 class _StoredArray:
@@ -111,14 +179,13 @@ class _StoredArray:
 
     def __getitem__(self, where: Any) -> np.ndarray[Any, Any]:
         """Read a part. Raises `DamagedError` where bytes are wrong or missing."""
-        advice = "remove the calibration and compute it again"
         try:
             found = np.asarray(self._array[where])
-        except (ValueError, OSError) as error:
-            raise DamagedError(f"{self._path} is damaged ({error}); {advice}") from error
+        except (ValueError, OSError, TypeError, IndexError, OverflowError, MemoryError) as error:
+            raise DamagedError(f"{self._path} is damaged ({error}); {_ADVICE}") from error
         # What is missing reads as the fill value, and nothing that was calibrated is NaN.
         if found.dtype.kind == "f" and np.isnan(found).any():
-            raise DamagedError(f"{self._path} is damaged (numbers are missing); {advice}")
+            raise DamagedError(f"{self._path} is damaged (numbers are missing); {_ADVICE}")
         return found
 
 

@@ -78,6 +78,8 @@ class Target:
             raise unknown_name("target", text, GRAMMAR)
         if not separator:
             return cls(token_type, AllTokens())
+        if long := re.search(r"\d{20}", rest, re.ASCII):
+            raise InvalidEditError(f"target {text[:80]!r}: no model has a token {long[0]}..., nor as many")
         if re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", rest, re.ASCII):
             return cls(token_type, TokenIndices(_parse_indices(rest, text)))
         if token_type == "patches":

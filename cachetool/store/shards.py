@@ -117,6 +117,8 @@ class Shard:
             raise DamagedError(
                 f"{path} is missing, though it is recorded as done. Run `cachetool verify --repair`."
             ) from error
+        except PermissionError as error:
+            raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error
         self.identity = _identity(status)
         """Tells this file from one that replaced it."""
         self.bytes = memoryview(self._map)
