@@ -43,7 +43,7 @@ def contradictions(study: Study) -> list[str]:
         lists |= {f"{where}.{name}": getattr(group, name) for name in ("targets", "replacements")}
         problems += _edit_problems(group, where)
     problems += [
-        f"{name}: expected a number from 1 to {MOST}, found {count}"
+        f"{name}: expected at {'least 1' if count < 1 else f'most {MOST:,}'}, found {count}"
         for name, count in counts.items()
         if count is not None and not 1 <= count <= MOST
     ]

@@ -20,7 +20,7 @@ def read_variable(file: Path, name: str) -> Any:
     from scipy.io import loadmat
 
     try:
-        contents = loadmat(io.BytesIO(read_regular(file)), squeeze_me=True)
+        contents = loadmat(io.BytesIO(read_regular(file)), squeeze_me=True)  # type: ignore[arg-type]
     except Exception as error:  # scipy raises whatever a damaged file makes it stumble over
         raise DatasetError(f"{file} cannot be read as a MATLAB file: {error}") from error
     if name not in contents:

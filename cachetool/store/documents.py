@@ -81,7 +81,8 @@ def array_problems(document: object) -> list[str]:
     """What of an array's document is not as the format has it; empty for one that can be read."""
     if not isinstance(document, Mapping):
         return [f"expected an object, found {shown(document)}"]
-    shape, dimensions = document.get("shape"), document.get("dimension_names", [])
+    shape: Any = document.get("shape")
+    dimensions = document.get("dimension_names", [])
     data_type, attributes = document.get("data_type"), document.get("attributes", {})
     problems = []
     if (document.get("zarr_format"), document.get("node_type")) != (3, "array"):

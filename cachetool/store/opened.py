@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,7 @@ class OpenedStore:
         attributes = self.root.attributes
         if "norm_type" not in attributes:
             return None
-        epsilon = attributes.get("norm_epsilon")
+        epsilon: Any = attributes.get("norm_epsilon")
         if attributes["norm_type"] not in NORM_TYPES or not is_number(epsilon) or epsilon < 0:
             raise DamagedError(
                 f"{self.path / ROOT} is damaged: norm_type must be one of {', '.join(NORM_TYPES)} and norm_epsilon a"

@@ -116,7 +116,9 @@ def read_record(store: Path, block: int, geometry: Geometry) -> Record | None:
 
 def _problems(document: Mapping[str, Any], block: int, geometry: Geometry) -> list[str]:
     """What of a record is not as the format has it, or claims more than its files can hold."""
-    first, last, parts = document.get("first"), document.get("last"), {"replacing": {}, **document}
+    first: Any = document.get("first")
+    last: Any = document.get("last")
+    parts = {"replacing": {}, **document}
     if document.get("block") != block or not (is_integer(first, 0, 2**48) and is_integer(last, 0, 2**48)):
         return [f"it must be of block {block}, and name its first and last image"]
     if wrong := [name for name in _OBJECTS if not isinstance(parts.get(name), Mapping)]:
