@@ -11,6 +11,9 @@ import xarray as xr
 
 ENGINE: Final = "h5netcdf"
 
+MOST_PACKED, MOST_UNWRITTEN = 2000, 2**24
+"""How many times its size a file may hold, as compression allows about 1000, and bytes that may be unwritten."""
+
 
 def write_netcdf(data: xr.Dataset, path: Path) -> None:
     """Write a loaded data set beside its place and move it there, so that a reader never meets half a file.
@@ -32,6 +35,36 @@ def write_netcdf(data: xr.Dataset, path: Path) -> None:
 
 
 def read_netcdf(path: Path) -> xr.Dataset:
-    """Read a whole file into memory and close it. Raises what the library raises for a file that is damaged."""
-    with xr.open_dataset(path, engine=ENGINE) as opened:
-        return opened.load()
+    """Read a whole file into memory and close it.
+
+    Raises `OSError` or `ValueError` for a file that is damaged, whose values lie in other files, or which claims more
+    than it can hold: it may have come with a cache from somebody else.
+    """
+    if not path.is_file():
+        raise OSError(f"{path} is no file")
+    try:
+        _check(path)
+        with xr.open_dataset(path, engine=ENGINE) as opened:
+            return opened.load()
+    except OSError:
+        raise
+    except Exception as error:  # HDF5 and xarray raise whatever a damaged file makes them stumble over
+        raise ValueError(f"{path} cannot be read as netCDF: {error}") from error
+
+
+def _check(path: Path) -> None:
+    """Raise `ValueError` before anything is read that lies elsewhere, or for which memory would be taken in vain."""
+    import h5py
+
+    claimed = 0
+    with h5py.File(path, "r") as file:
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link")
+            array = file[name]
+            if isinstance(array, h5py.Dataset):
+                if array.is_virtual or array.external:
+                    raise ValueError(f"{name} lies in other files")
+                claimed += array.nbytes
+    if claimed > MOST_PACKED * path.stat().st_size + MOST_UNWRITTEN:
+        raise ValueError(f"it claims {claimed:,} bytes, more than it can hold")

@@ -71,7 +71,7 @@ class ProgressEvents:
 
     def message(self, text: str) -> None:
         """Show a message above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(plain(text), markup=False, highlight=False)
 
 
 @contextmanager
@@ -94,6 +94,14 @@ def _display() -> Progress:
         TextColumn("{task.fields[size]}"),
         TimeRemainingColumn(),
         console=errors,
+    )
+
+
+def plain(text: object) -> str:
+    """Text for a terminal: control characters, which names from anybody may hold, as escapes that do nothing."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+        for character in str(text)
     )
 
 

@@ -15,6 +15,9 @@ HOSTILE = (
 """Values that nothing expects."""
 
 
+NAMES = ("", "../x", "/x", "a\0b", ".cachetool", "x" * 300, "cls")
+
+
 def places(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to every part of a document."""
     keys = list(document) if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
@@ -24,7 +27,7 @@ def places(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def mutated(draw: st.DrawFn, document: Any) -> Any:
-    """The document with one to three parts replaced by hostile values, removed, renamed, or swapped for another part."""
+    """The document with one to three parts replaced by hostile values, removed, renamed or swapped."""
     changed = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
         known = places(changed)
@@ -38,9 +41,7 @@ def mutated(draw: st.DrawFn, document: Any) -> Any:
             case "remove":
                 del parent[last]
             case "rename" if isinstance(parent, dict):
-                parent[draw(st.sampled_from(["", "../x", "/x", "a\0b", ".cachetool", "x" * 300, "cls"]))] = parent.pop(
-                    last
-                )
+                parent[draw(st.sampled_from(NAMES))] = parent.pop(last)
             case "swap":
                 other: Any = changed
                 for key in draw(st.sampled_from(known)):

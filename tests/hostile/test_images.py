@@ -90,7 +90,7 @@ def test_folders_deep_in_each_other_are_refused(tmp_path: Path) -> None:
     try:
         os.chdir(tmp_path)
         for _ in range(300):
-            os.mkdir("d")
+            Path("d").mkdir()
             os.chdir("d")
         with pytest.raises(DatasetError, match="more than 100 folders lie in each other"):
             open_dataset(f"imagefolder:{tmp_path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,8 @@ def check(sound: Path, changes: dict[int, int], verify: bool) -> None:
         if verify:
             refused = refused_or_same(read, values, "c.0.0.0")
         else:
-            try:
+            with suppress(DamagedError):
                 read()
-            except DamagedError:
-                pass
         # Where another order of the same chunks is read, it is not what the record vouches for.
         assert problems or not refused
 

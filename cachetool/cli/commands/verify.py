@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cachetool.cli.console import JsonOption, RootOption, errors, output, print_json
+from cachetool.cli.console import JsonOption, RootOption, errors, output, plain, print_json
 from cachetool.errors import DamagedError
 
 
@@ -42,11 +42,11 @@ def command(
             {"path": str(path), "blocks": len(found), "damaged": damaged, "documents": documents, "repaired": repair}
         )
     for problem in documents:
-        errors.print(problem, markup=False, soft_wrap=True)
+        errors.print(plain(problem), markup=False, soft_wrap=True)
     for block, problems in damaged.items():
         images = spec.geometry.block_range(block)
         for problem in problems:
-            errors.print(f"images {images.start} to {images.stop - 1}: {problem}", markup=False, soft_wrap=True)
+            errors.print(plain(f"images {images.start} to {images.stop - 1}: {problem}"), markup=False, soft_wrap=True)
     if documents or (damaged and not repair):
         raise DamagedError(
             f"{path}: {len(damaged)} of {len(found)} blocks and {len(documents)} documents are damaged; give damaged "
