@@ -59,12 +59,11 @@ def _check(path: Path) -> None:
     claimed = 0
     with h5py.File(path, "r") as file:
         for name in file:
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{name} is a link")
-            array = file[name]
-            if isinstance(array, h5py.Dataset):
-                if array.is_virtual or array.external:
-                    raise ValueError(f"{name} lies in other files")
-                claimed += array.nbytes
+            linked = not isinstance(file.get(name, getlink=True), h5py.HardLink)
+            array = None if linked else file[name]
+            dataset = isinstance(array, h5py.Dataset)
+            if linked or (dataset and (array.is_virtual or array.external)):
+                raise ValueError(f"{name} {'is a link' if linked else 'lies in other files'}")
+            claimed += array.nbytes if dataset else 0
     if claimed > MOST_PACKED * path.stat().st_size + MOST_UNWRITTEN:
         raise ValueError(f"it claims {claimed:,} bytes, more than it can hold")

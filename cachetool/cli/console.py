@@ -99,10 +99,8 @@ def _display() -> Progress:
 
 def plain(text: object) -> str:
     """Text for a terminal: control characters, which names from anybody may hold, as escapes that do nothing."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
-        for character in str(text)
-    )
+    harmless = (one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in str(text))
+    return "".join(harmless)
 
 
 def print_json(document: dict[str, Any]) -> None:
