@@ -1,4 +1,4 @@
-"""Names from data inside charts: what Plotly draws holds no tag that data brought along, and no script can end early."""
+"""Names from data inside charts: what Plotly draws holds no tag from data, and no script can end early."""
 
 from __future__ import annotations
 
