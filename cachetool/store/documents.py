@@ -7,7 +7,6 @@ claim petabytes, name files outside the store, or hold what only looks like a nu
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise
     except RecursionError as error:
         raise DamagedError(f"{path} is damaged: it is nested too deeply.") from error
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
         raise DamagedError(f"{path} is damaged: {error}.") from error
     if not isinstance(document, dict):
         raise DamagedError(f"{path} is damaged: expected a JSON object, found {shown(document)}.")
@@ -66,9 +67,10 @@ def is_integer(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def is_number(value: object) -> bool:
+def is_number(value: Any) -> bool:
     """Whether a value of a JSON document is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, not converted: an integer may have thousands of digits.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def name_problem(name: str) -> str | None:
@@ -135,12 +137,12 @@ def _is_sizes(value: Any, least: int) -> bool:
     return isinstance(value, list) and all(is_integer(size, least, LARGEST_DIMENSION) for size in value)
 
 
-def _is_fill(value: object, data_type: str) -> bool:
+def _is_fill(value: Any, data_type: str) -> bool:
     if data_type == "string":
         return isinstance(value, str)
     if data_type == "bool":
         return isinstance(value, bool)
     if data_type.startswith("float"):
-        return value == "NaN" or is_number(value)
+        return value == "NaN" or (is_number(value) and abs(value) <= float(np.finfo(data_type).max))
     limits = np.iinfo(data_type)
     return is_integer(value, int(limits.min), int(limits.max))

@@ -170,15 +170,18 @@ class Root:
 
     def geometry(self, layers: Sequence[int]) -> Geometry:
         """The geometry of the store, whose `layer` coordinate the caller has read. Raises `StoreError`."""
-        geometry = Geometry(
-            layout=TokenLayout(**self.about["layout"]),
-            channels=self.about["channels"],
-            layers=tuple(layers),
-            token_types=tuple(name for name in TOKEN_TYPES if name in self.arrays),
-            dtype=self.about["dtype"],
-            block=self.about["block"],
-            images=self.arrays["image_id"]["shape"][0],
-        )
+        try:
+            geometry = Geometry(
+                layout=TokenLayout(**self.about["layout"]),
+                channels=self.about["channels"],
+                layers=tuple(layers),
+                token_types=tuple(name for name in TOKEN_TYPES if name in self.arrays),
+                dtype=self.about["dtype"],
+                block=self.about["block"],
+                images=self.arrays["image_id"]["shape"][0],
+            )
+        except StoreError as error:
+            raise DamagedError(f"{self.path / ROOT} is damaged: {error}") from error
         self._refuse(size_problems(geometry, self.arrays))
         return geometry
 

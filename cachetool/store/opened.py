@@ -58,12 +58,15 @@ class OpenedStore:
             for name in ImageTable.COLUMNS
             if name in self.root.arrays
         }
-        return ImageTable(
-            image_id=columns["image_id"],
-            sha256=columns["content_sha256"],
-            label=columns.get("label"),
-            class_name=columns.get("class_name"),
-        )
+        try:
+            return ImageTable(
+                image_id=columns["image_id"],
+                sha256=columns["content_sha256"],
+                label=columns.get("label"),
+                class_name=columns.get("class_name"),
+            )
+        except StoreError as error:
+            raise DamagedError(f"{self.path} is damaged: {error}") from error
 
     @property
     def norm(self) -> NormSpec | None:
@@ -75,7 +78,7 @@ class OpenedStore:
         if attributes["norm_type"] not in NORM_TYPES or not is_number(epsilon) or epsilon < 0:
             raise DamagedError(
                 f"{self.path / ROOT} is damaged: norm_type must be one of {', '.join(NORM_TYPES)} and norm_epsilon a"
-                f" positive number, found {shown(attributes['norm_type'])} and {shown(epsilon)}."
+                f" number from 0, found {shown(attributes['norm_type'])} and {shown(epsilon)}."
             )
         vectors = {name: self.array(name) for name in ("norm_weight", "norm_bias") if name in self.root.arrays}
         return NormSpec(

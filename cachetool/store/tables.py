@@ -109,11 +109,12 @@ def read_table(folder: Path, document: Document, *, whole: bool = False) -> Tabl
     values = np.full(shape, _fill(document), dtype=_dtype(document))
     for first, path in parts.items():
         try:
-            part = decode_chunk(read_regular(path, follow_links=False), document, path)
+            encoded = read_regular(path, follow_links=False)
         except FileNotFoundError:  # of a block that was made unfinished meanwhile
             continue
         except OSError as error:
             raise DamagedError(f"{path} cannot be read: {error.strerror or error}.") from error
+        part = decode_chunk(encoded, document, path)
         window = values[first * chunk_shape[0] : (first + 1) * chunk_shape[0]] if shape else values
         window[...] = part[tuple(slice(0, size) for size in window.shape)]
     return values
