@@ -78,7 +78,7 @@ class Target:
             raise unknown_name("target", text, GRAMMAR)
         if not separator:
             return cls(token_type, AllTokens())
-        if long := re.search(r"\d{20}", rest, re.ASCII):
+        if not rest.startswith("outliers") and (long := re.search(r"\d{20}", rest, re.ASCII)):
             raise InvalidEditError(f"target {text[:80]!r}: no model has a token {long[0]}..., nor as many")
         if re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", rest, re.ASCII):
             return cls(token_type, TokenIndices(_parse_indices(rest, text)))

@@ -152,7 +152,9 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     "tensor",
     [
         torch.zeros(3, dtype=torch.complex64),
-        torch.sparse_coo_tensor(torch.zeros((1, 1), dtype=torch.int64), torch.ones(1), (10**12,)),
+        torch.sparse_coo_tensor(
+            torch.zeros((1, 1), dtype=torch.int64), torch.ones(1), (10**12,), check_invariants=True
+        ),
         torch.zeros(3, device="meta"),
     ],
     ids=["complex", "sparse", "meta"],
