@@ -123,8 +123,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     for name, document in root.arrays.items():
         _check_held(path / name, document)
     # Of Zarr format 3 alone: format 2 has codecs that run code.
-    group = zarr.open_group(path, mode="r", zarr_format=3)
-    arrays = {name: _StoredArray(path / name, group[name]) for name in root.arrays}
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        arrays = {name: _StoredArray(path / name, group[name]) for name in root.arrays}
+    except Exception as error:  # zarr raises whatever a false document makes it stumble over
+        raise DamagedError(f"{path / ROOT} is damaged: {error}; {_ADVICE}") from error
     return arrays, root.about["key"], root.about["facts"]
 
 
@@ -181,7 +184,7 @@ class _StoredArray:
         """Read a part. Raises `DamagedError` where bytes are wrong or missing."""
         try:
             found = np.asarray(self._array[where])
-        except (ValueError, OSError, TypeError, IndexError, OverflowError, MemoryError) as error:
+        except Exception as error:  # as above
             raise DamagedError(f"{self._path} is damaged ({error}); {_ADVICE}") from error
         # What is missing reads as the fill value, and nothing that was calibrated is NaN.
         if found.dtype.kind == "f" and np.isnan(found).any():

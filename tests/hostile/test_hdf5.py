@@ -78,7 +78,7 @@ def lists_as_names(file: h5py.File, other: Path) -> None:
         (huge, "more than the file can hold"),
         (huge_images, "more than the file can hold"),
         (huge_names, "more than the file can hold"),
-        (huge_chunk, "chunks of more than"),
+        (huge_chunk, "has chunks of .*, more than"),
         (references, "`image_id` must be strings"),
         (lists_as_names, "`image_id` must be strings"),
     ],
