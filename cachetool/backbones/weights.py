@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickletools
 import re
 import warnings
 import zipfile
@@ -112,16 +113,33 @@ def _load_pickle(path: Path) -> Any:
         raise
     except Exception as error:  # torch raises whatever a damaged file makes it stumble over
         # torch's own text advises to load without protection, so only the name of what was refused is taken from it.
-        forbidden = re.search(r"GLOBAL (\S+)", str(error))
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        forbidden = _named_code(path) if named is None else named[1]
         if forbidden is not None:
             raise WeightsError(
-                f"{path.name} was expected to hold tensors alone, but asks to run code on loading ({forbidden[1]}), "
+                f"{path.name} was expected to hold tensors alone, but asks to run code on loading ({forbidden}), "
                 "which is refused; save the model's state_dict alone, best as .safetensors"
             ) from error
         raise WeightsError(
             f"{path.name} is neither a safetensors nor a PyTorch weights file, or it is damaged or incomplete; "
             "fetch it again"
         ) from error
+
+
+def _named_code(path: Path) -> str | None:
+    """The first function that a bare pickle names, found by listing its instructions, none of which is followed."""
+    texts: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for instruction, argument, _ in pickletools.genops(file.read(2**20)):
+                if instruction.name in ("GLOBAL", "INST"):
+                    return str(argument).replace(" ", ".")
+                if instruction.name == "STACK_GLOBAL":
+                    return ".".join(texts[-2:])
+                texts += [argument] if isinstance(argument, str) else []
+    except Exception:  # it is no pickle, or a damaged one
+        return None
+    return None
 
 
 def _refuse_compressed(path: Path) -> None:
