@@ -16,6 +16,9 @@ from cachetool.store.atomic import remove_leftovers, storage_errors, write_atomi
 
 ENGINE: Final = "h5netcdf"
 
+MOST_PACKED, MOST_UNWRITTEN = 2000, 2**24
+"""How many times its size a file may hold, as compression allows about 1000, and bytes that may be unwritten."""
+
 
 def write_netcdf(data: xr.Dataset, path: Path) -> None:
     """Write a loaded data set beside its place and move it there, so that a reader never meets half a file.
@@ -45,9 +48,40 @@ def _checksum(content: bytes) -> bytes:
 
 
 def read_netcdf(path: Path) -> xr.Dataset:
-    """Read a whole file into memory and close it. Raises `OSError`, or what the library raises, where it is damaged."""
+    """Read a whole file into memory and close it.
+
+    Raises `OSError` or `ValueError` for a file that is damaged, whose values lie in other files, or which claims more
+    than it can hold: it may have come with a cache from somebody else.
+    """
+    if not path.is_file():
+        raise OSError(f"{path} is no file")
     content = path.read_bytes()
     if _checksum(content[:-4]) != content[-4:]:
         raise OSError(f"{path} is damaged: its checksum does not match; compute it again")
-    with xr.open_dataset(path, engine=ENGINE) as opened:
-        return opened.load()
+    try:
+        _check(path)
+        with xr.open_dataset(path, engine=ENGINE) as opened:
+            return opened.load()
+    except OSError:
+        raise
+    except Exception as error:  # HDF5 and xarray raise whatever a damaged file makes them stumble over
+        raise ValueError(f"{path} cannot be read as netCDF: {error}") from error
+
+
+def _check(path: Path) -> None:
+    """Raise `ValueError` before anything is read that lies elsewhere, or for which memory would be taken in vain."""
+    import h5py
+
+    claimed = 0
+    with h5py.File(path, "r") as file:
+        for name in file:
+            linked = not isinstance(file.get(name, getlink=True), h5py.HardLink)
+            if linked:
+                raise ValueError(f"{name} is a link")
+            array: Any = file[name]
+            if isinstance(array, h5py.Dataset):
+                if array.is_virtual or array.external:
+                    raise ValueError(f"{name} lies in other files")
+                claimed += array.nbytes
+    if claimed > MOST_PACKED * path.stat().st_size + MOST_UNWRITTEN:
+        raise ValueError(f"it claims {claimed:,} bytes, more than it can hold")

@@ -17,6 +17,7 @@ import xarray as xr
 
 from cachetool.datasets import Affine, Dataset, KeypointPair, Transform, open_dataset
 from cachetool.errors import DatasetError, InvalidEditError
+from cachetool.provenance import IMAGES, TRANSFORM, check_provenance
 from cachetool.query import store_path
 from cachetool.store import StoreReader, StoreSpec
 
@@ -114,7 +115,10 @@ def open_annotations(cache: str | Path | xr.Dataset, dataset: str | None = None)
     spec = StoreReader(path).spec
     if spec.kind != "cache":
         raise InvalidEditError(f"{path} is a {spec.kind}; name the cache that it was made from")
+    check_provenance(path, spec.key, spec.facts, *IMAGES)
     stored: dict[str, Any] = dict(spec.key["transform"])
+    if unknown := sorted(set(stored) - TRANSFORM):
+        raise DatasetError(f"{path} was extracted with a transform of unknown parts: {', '.join(unknown)}")
     decoding = {name: stored.pop(name) for name in ("decoding_rules", "exif")}
     name = dataset or str(spec.facts["dataset"])
     opened = open_dataset(

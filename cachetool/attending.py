@@ -18,6 +18,7 @@ from cachetool.backbones import Backbone
 from cachetool.edits import Edit
 from cachetool.edits.apply import hide_keys
 from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.provenance import RUN, check_provenance
 from cachetool.query import open_store, store_path
 from cachetool.replaying import open_backbone
 from cachetool.store import StoreReader, StoreSpec
@@ -68,12 +69,14 @@ def attention(
     path = store_path(store)
     reader = StoreReader(path)
     spec = reader.spec
-    cache = spec if spec.kind == "cache" else StoreReader(places.cache_of_run(path)).spec
-    depth = int(cache.facts.get("depth", cache.layers[-1]))
+    cache_path = path if spec.kind == "cache" else places.cache_of_run(path)
+    cache = spec if spec.kind == "cache" else StoreReader(cache_path).spec
+    check_provenance(path, spec.key, spec.facts, *(RUN if spec.kind == "run" else ()))
+    depth = cache.layers[-1]
     if layers is None and isinstance(store, xr.Dataset):
         layers = [layer for layer in np.atleast_1d(store.layer.values).tolist() if layer in _whole(reader, depth)]
     chosen = _choose(reader, layers, depth)
-    backbone = open_backbone(cache, weights)
+    backbone = open_backbone(cache_path, cache, weights)
     hidden = _hidden_keys(path, reader, depth)
     backbone.place(device or "cpu", min(chosen), embedding=False)
     # A model without attention maps must be refused now, not in the middle of a computation.

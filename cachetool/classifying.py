@@ -43,8 +43,9 @@ def classify(
     path = store_path(store)
     reader = StoreReader(path)
     spec = reader.spec
-    cache = spec if spec.kind == "cache" else StoreReader(places.cache_of_run(path)).spec
-    backbone = open_backbone(cache, weights)
+    cache_path = path if spec.kind == "cache" else places.cache_of_run(path)
+    cache = spec if spec.kind == "cache" else StoreReader(cache_path).spec
+    backbone = open_backbone(cache_path, cache, weights)
     if backbone.classes == 0:
         raise InvalidEditError(f"{backbone.name}: the weights bring no classification head; fit a linear probe instead")
     depth, layout = backbone.depth, spec.layout

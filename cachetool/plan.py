@@ -120,7 +120,7 @@ def plan_replay(
     spec = reader.spec
     require_cache(spec, cache)
     resolved = resolve_device(device)
-    backbone = open_backbone(spec, weights)
+    backbone = open_backbone(cache, spec, weights)
     backbone.place(resolved)
     opening = time.perf_counter() - started
     images, depth = len(spec.images), backbone.depth

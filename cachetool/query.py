@@ -21,8 +21,8 @@ from dask.base import tokenize
 from cachetool import places
 from cachetool.errors import InvalidEditError, MissingDataError, StaleRunWarning
 from cachetool.events import Events
+from cachetool.provenance import FINISHED, RUN, check_provenance
 from cachetool.store import StateDigests, StoreReader, StoreSpec, key_digest
-from cachetool.store.opened import OpenedStore
 
 PATH_ATTRIBUTE = "cachetool_path"
 """Attribute of an opened data set that names its store."""
@@ -56,6 +56,7 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
     """
     reader = StoreReader(Path(path))
     spec = reader.spec
+    check_provenance(reader.path, spec.key, spec.facts, *(RUN if spec.kind == "run" else ()))
     coverage = {name: reader.coverage(name) for name in spec.token_types}
     layers = sorted({layer for covered in coverage.values() for layer in covered})
     variables: dict[str, Any] = {
@@ -63,7 +64,10 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
         for name, covered in coverage.items()
         if covered
     }
-    variables |= _plain_arrays(reader)
+    variables |= {
+        name: xr.Variable(dimensions, reader.array(name), attributes)
+        for name, (dimensions, attributes) in reader.beside.items()
+    }
     data = xr.Dataset(variables, coords={"layer": ("layer", layers), **_coordinates(reader)})
     if "edited_layer" in data.sizes:
         first = spec.key["edit"]["from_layer"]
@@ -104,6 +108,8 @@ def runs(
     chosen = [Path(path) for path in paths] if paths is not None else places.list_runs(base)
     own = StoreReader(base).spec
     opened = [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
+    for data in opened:
+        check_provenance(store_path(data), data.attrs["key"], data.attrs["facts"], *FINISHED)
     digests = StateDigests(base)
     stale = {
         data.attrs[PATH_ATTRIBUTE]: changed
@@ -291,21 +297,6 @@ def _lazy_tokens(
     rows = tuple(min(size, images - first) for first in range(0, images, size))
     chunks = (rows, (1,) * len(layers), *((length,) for length in tail))
     return da.Array(graph, name, chunks, dtype=target)  # type: ignore[no-untyped-call]
-
-
-def _plain_arrays(reader: StoreReader) -> dict[str, xr.Variable]:
-    """The small arrays of a store (norm, donors, masks, distances), read at once.
-
-    Not through xarray's own Zarr reader, which took most of 3.6 seconds to open 68 runs, and which reads a lost file as
-    fill values.
-    """
-    store = OpenedStore(reader.path)
-    coordinates = store.root.attributes.get("coordinates", "").split()
-    return {
-        name: xr.Variable(document["dimension_names"], reader.array(name), document["attributes"])
-        for name, document in store.root.arrays.items()
-        if name not in (*_TOKEN_DIMENSION, "complete", *coordinates, *document["dimension_names"])
-    }
 
 
 def _coordinates(reader: StoreReader) -> dict[str, Any]:

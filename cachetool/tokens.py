@@ -7,6 +7,9 @@ from dataclasses import dataclass
 TOKEN_TYPES = ("cls", "registers", "patches")
 """Names of the token types, in the order in which they are stored and shown."""
 
+MOST_TOKENS = 2**20
+"""No sequence is longer: neither a slip of the keyboard nor a false document may fill the memory with positions."""
+
 
 @dataclass(frozen=True)
 class TokenLayout:

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"errors", "events", "tokens"},
-    {"arithmetic", "environment", "places", "randomness"},
+    {"errors", "events", "files", "tokens"},
+    {"arithmetic", "environment", "places", "provenance", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},
     {"annotations", "backbones", "calibrating"},

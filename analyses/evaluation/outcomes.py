@@ -140,8 +140,8 @@ def _read(path: Path, key: dict[str, Any]) -> xr.Dataset | None:
         if found.attrs[_KEY] != _canonical(key):
             return None
         return found.drop_attrs(deep=False).assign_attrs(json.loads(found.attrs[_ATTRIBUTES]))
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError):
-        # The kinds of error that HDF5 and xarray raise for bytes that are not what was written.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # A file that cannot be read, or attributes that are not what was written.
         return None
 
 

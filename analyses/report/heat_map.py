@@ -152,8 +152,8 @@ def _hover(row: Any, refit: dict[tuple[str, int, str], Any]) -> str:
     )
     if row.edit != "intact":
         lines.append(
-            f"change {signed(row.difference_pp)} pp {between(row.low_pp, row.high_pp)}, states {row.from_layer} to "
-            f"{row.until_layer}"
+            f"change {signed(row.difference_pp)} pp {between(row.low_pp, row.high_pp)}, states "
+            f"{shown(row.from_layer)} to {shown(row.until_layer)}"
         )
         lines.append(f"p (Holm) {number(row.p_holm)}; within 1 pp: {'yes' if row.equivalent_1pp else 'not shown'}")
         again = refit.get(_arm(row))

@@ -70,7 +70,7 @@ def _line(rows: pd.DataFrame, name: str, index: int) -> list[Any]:
                 line={"width": 0},
                 hoverinfo="skip",
                 showlegend=False,
-                legendgroup=name,
+                legendgroup=shown(name),
             )
         )
     before = f"<b>{shown(name)}</b><br>" if name else ""
@@ -80,7 +80,7 @@ def _line(rows: pd.DataFrame, name: str, index: int) -> list[Any]:
             y=rows["value"].tolist(),
             mode="lines+markers",
             name=shown(name),
-            legendgroup=name,
+            legendgroup=shown(name),
             line={"color": colour, "dash": dash, "width": 2},
             marker={"size": 6, "color": colour},
             customdata=[f"{before}layer {row.layer}: {quoted_row(row)}" for row in rows.itertuples()],

@@ -16,6 +16,7 @@ from analyses.netcdf import read_netcdf
 from cachetool.annotations import Annotations
 from cachetool.errors import CachetoolError, MissingDataError
 from cachetool.places import analyses_directory
+from cachetool.provenance import IMAGES, MODEL, check_provenance
 from cachetool.query import store_path
 
 MOST_REPLACEMENTS = 4
@@ -68,6 +69,7 @@ class Subject:
 def open_subject(path: Path) -> Subject:
     """Open a cache with all that lies beside it. Raises what `cachetool.open` raises."""
     cache = cachetool.open(path)
+    check_provenance(path, cache.attrs["key"], cache.attrs["facts"], *MODEL, *IMAGES, "key.dtype")
     results, stale = _results(cache)
     annotations, reason = None, ""
     try:

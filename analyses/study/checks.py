@@ -13,6 +13,9 @@ from analyses.study.definition import CUMULATIVE, EACH, SWEEP, EditGroup, Study,
 from analyses.tasks import parse_task
 from cachetool.errors import CachetoolError, UnknownNameError
 
+MOST = 10**8
+"""Of anything that is counted: more is a slip of the keyboard, and would fill the memory."""
+
 
 def contradictions(study: Study) -> list[str]:
     """What is of the right type and wrong nonetheless, one line each."""
@@ -40,9 +43,9 @@ def contradictions(study: Study) -> list[str]:
         lists |= {f"{where}.{name}": getattr(group, name) for name in ("targets", "replacements")}
         problems += _edit_problems(group, where)
     problems += [
-        f"{name}: expected at least 1, found {count}"
+        f"{name}: expected at {'least 1' if count < 1 else f'most {MOST:,}'}, found {count}"
         for name, count in counts.items()
-        if count is not None and count < 1
+        if count is not None and not 1 <= count <= MOST
     ]
     problems += [f"{name}: expected at least one entry, found none" for name, entries in lists.items() if not entries]
     names = {

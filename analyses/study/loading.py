@@ -60,7 +60,9 @@ def read_document(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
         )
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise MissingDataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise UnknownNameError(f"{path} is no TOML: {error}") from error
     base = document.pop("extends", None)
     if base is None:

@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 
 def to_timm_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Rename the tensors of a release of Meta or Hugging Face to timm's names; timm's own stay as they are."""
-    if huggingface.recognized(tensors):
-        return huggingface.to_timm(tensors, source)
-    if facebook.recognized(tensors):
-        return facebook.to_timm(tensors, source)
+    try:
+        if huggingface.recognized(tensors):
+            return huggingface.to_timm(tensors, source)
+        if facebook.recognized(tensors):
+            return facebook.to_timm(tensors, source)
+    except (RuntimeError, IndexError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        # Parts of a tensor are taken, or several joined, before shapes are compared.
+        raise WeightsError(
+            f"{source} has tensors whose shapes do not fit each other ({error}); it is damaged, or another model's"
+        ) from error
     return dict(tensors)
 
 
@@ -46,7 +54,7 @@ def fit_bias_variant(tensors: Mapping[str, Tensor], architecture: str, model: An
 def count_classes(tensors: Mapping[str, Tensor]) -> int:
     """Count the classes of the classification head among the tensors; 0 where there is none."""
     head = tensors.get("head.weight")
-    return 0 if head is None else int(head.shape[0])
+    return 0 if head is None or head.ndim == 0 else int(head.shape[0])
 
 
 def check_match(tensors: Mapping[str, Tensor], model: Any, architecture: str, source: str) -> None:

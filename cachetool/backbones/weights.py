@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import pickletools
 import re
+import warnings
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +36,12 @@ PREFIXES = (
 )
 """Prefixes that wrappers put before every name."""
 
+MOST_WRAPPERS = 16
+"""Dicts around the weights that are looked into; a pickle may hold one that holds itself."""
+
+MOST_SHARED = 16
+"""How many times the size of a file its tensors may show."""
+
 TRAINING_HEADS = ("dino_head.", "ibot_head.")
 """Heads of self-distillation that training checkpoints keep beside the backbone."""
 
@@ -50,6 +58,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     content = _load_safetensors(path) if _is_safetensors(path) else _load_pickle(path)
     tensors = _unwrap(content, path)
+    _check_plain(tensors, path)
     return _strip_prefixes(tensors)
 
 
@@ -78,15 +87,18 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _is_safetensors(path: Path) -> bool:
     """Whether a file starts as safetensors do: eight bytes of header length, then the JSON header."""
-    with path.open("rb") as file:
-        start = file.read(9)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     return path.suffix == ".safetensors" or start[8:9] == b"{"
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
         return dict(load_file(path, device="cpu"))
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError) as error:
         raise WeightsError(
             f"{path.name} is not a readable safetensors file ({error}); it is damaged or incomplete: fetch it again"
         ) from error
@@ -94,13 +106,18 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _load_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError) as error:
+        _refuse_compressed(path)
+        with warnings.catch_warnings(action="ignore"):  # of old formats, which a file of somebody else may well have
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
         # torch's own text advises to load without protection, so only the name of what was refused is taken from it.
-        forbidden = re.search(r"GLOBAL (\S+)", str(error))
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        forbidden = _named_code(path) if named is None else named[1]
         if forbidden is not None:
             raise WeightsError(
-                f"{path.name} was expected to hold tensors alone, but asks to run code on loading ({forbidden[1]}), "
+                f"{path.name} was expected to hold tensors alone, but asks to run code on loading ({forbidden}), "
                 "which is refused; save the model's state_dict alone, best as .safetensors"
             ) from error
         raise WeightsError(
@@ -109,9 +126,61 @@ def _load_pickle(path: Path) -> Any:
         ) from error
 
 
+def _named_code(path: Path) -> str | None:
+    """The first function that a bare pickle names, found by listing its instructions, none of which is followed."""
+    texts: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for instruction, argument, _ in pickletools.genops(file.read(2**20)):
+                if instruction.name in ("GLOBAL", "INST"):
+                    return str(argument).replace(" ", ".")
+                if instruction.name == "STACK_GLOBAL":
+                    return ".".join(texts[-2:])
+                texts += [argument] if isinstance(argument, str) else []
+    except Exception:  # it is no pickle, or a damaged one
+        return None
+    return None
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Raise `WeightsError` for a compressed archive: torch writes none, and a small one can fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise WeightsError(
+                f"{path.name} is a compressed archive, expected one as torch.save writes it; save the weights again, "
+                "best as .safetensors"
+            )
+
+
+def _check_plain(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `WeightsError` for tensors that are no plain numbers, or far more of them than the file can hold."""
+    strange = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized
+        or tensor.dtype.is_complex
+    ]  # fmt: skip
+    if strange:
+        raise WeightsError(
+            f"{path.name} was expected to hold dense real numbers, but these are complex, sparse, quantized or empty "
+            f"shells: {', '.join(strange)}; save the model's state_dict as floating-point numbers"
+        )
+    # Views may share memory, so that a file holds less than its tensors show, but not by so much.
+    claimed, held = sum(tensor.nbytes for tensor in tensors.values()), path.stat().st_size
+    if claimed > MOST_SHARED * held:
+        raise WeightsError(
+            f"{path.name} has {held:,} bytes, but its tensors show {claimed:,}, as views of the same few numbers; save "
+            "the model's state_dict with tensors of their own"
+        )
+
+
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """Find the dict of tensors inside the dicts that training scripts put around it."""
-    while isinstance(content, dict):
+    for _ in range(MOST_WRAPPERS):
+        if not isinstance(content, dict):
+            break
         wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if wrapper is None:
             break

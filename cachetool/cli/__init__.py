@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 import typer
 
 from cachetool.cli import commands
-from cachetool.cli.console import errors
+from cachetool.cli.console import errors, plain
 from cachetool.errors import CachetoolError
 
 COMMAND_ENTRY_POINTS = "cachetool.commands"
@@ -51,5 +51,5 @@ def main() -> None:
 
 
 def _refuse(text: str) -> None:
-    errors.print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
+    errors.print(plain(f"error: {text}"), markup=False, highlight=False, soft_wrap=True)
     sys.exit(EXIT_BAD_INPUT)

@@ -28,6 +28,9 @@ errors = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() els
 
 EXIT_INTERRUPTED = 130
 
+MOST_NUMBERS = 2**20
+"""Numbers that a range may stand for: a slip of the keyboard must not fill the memory."""
+
 RootOption = Annotated[
     str | None, typer.Option("--root", help="Directory of all caches [CACHETOOL_ROOT, else `activations`].")
 ]
@@ -72,7 +75,7 @@ class ProgressEvents:
 
     def message(self, text: str) -> None:
         """Show a message above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(plain(text), markup=False, highlight=False)
 
 
 @contextmanager
@@ -118,6 +121,12 @@ def _display() -> Progress:
     )
 
 
+def plain(text: object) -> str:
+    """Text for a terminal: control characters, which names from anybody may hold, as escapes that do nothing."""
+    harmless = (one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in str(text))
+    return "".join(harmless)
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON object on standard output."""
     output.print(json.dumps(document, allow_nan=False), markup=False, highlight=False, soft_wrap=True)
@@ -137,7 +146,9 @@ def integers(text: str | None, option: str) -> list[int] | None:
     wrong: list[str] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if first.isdecimal() and (not dash or (last.isdecimal() and int(first) <= int(last))):
+        numbers = [first, last] if dash else [first]
+        known = all(number.isdecimal() and len(number) < 10 for number in numbers)
+        if known and int(numbers[0]) <= int(numbers[-1]) < int(numbers[0]) + MOST_NUMBERS:
             found.extend(range(int(first), int(last or first) + 1))
         else:
             wrong.append(part)

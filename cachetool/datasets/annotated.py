@@ -6,15 +6,14 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from cachetool.datasets.base import IGNORE, FileDataset
-from cachetool.datasets.decoding import FORMATS
+from cachetool.datasets.decoding import open_image, refusing
 from cachetool.errors import DatasetError, ImageError
+from cachetool.files import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -44,22 +43,23 @@ class MaskedDataset(FileDataset):
         Raises `ImageError` for a mask that cannot be read, `DatasetError` for one that does not fit image or classes.
         """
         path = self.mask_path(index)
-        values = self.classes_of(mask_values(path, str(path)), str(path))
+        try:
+            data = read_regular(path)
+        except OSError as error:
+            raise ImageError(f"cannot read mask {path}: {error.strerror or error}") from error
+        values = self.classes_of(mask_values(data, str(path)), str(path))
         check_mask(values, str(path), self.mask_names, self.describe(index), self.size(index))
         return values
 
 
-def mask_values(file: Path | BinaryIO, source: str) -> NDArray[np.uint8]:
+def mask_values(data: bytes, source: str) -> NDArray[np.uint8]:
     """Read the values (row, column) of an 8-bit greyscale or palette image; the colours of a palette are not applied.
 
     Raises `ImageError` where it cannot be read and `DatasetError` where it holds colours; both name `source`.
     """
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            values = np.array(image)
-            mode = image.mode
-    except Exception as error:  # plugins raise whatever a damaged file makes them stumble over
-        raise ImageError(f"cannot read mask {source}: {error}") from error
+    with refusing(f"mask {source}"):
+        image = open_image(data, f"mask {source}")
+        values, mode = np.array(image), image.mode
     if mode not in ("L", "P"):
         raise DatasetError(
             f"mask {source} has pixels of mode {mode}; expected 8-bit class indices (greyscale or palette), not colours"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cachetool.datasets.decoding import DECODING_RULES, Exif, decode_image, image_size
 from cachetool.errors import DatasetError, ImageError
+from cachetool.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,7 +157,7 @@ class FileDataset(Dataset):
         """Return the file's bytes. Raises `ImageError` naming the file."""
         path = self.path(index)
         try:
-            return path.read_bytes()
+            return read_regular(path)
         except OSError as error:
             raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
 

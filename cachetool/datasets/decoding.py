@@ -44,16 +44,16 @@ _SIDEWAYS = (5, 6, 7, 8)  # values of the orientation tag that swap rows and col
 
 def decode_image(data: bytes, source: str, *, exif: Exif = "ignored") -> Image.Image:
     """Decode one image to RGB at its own size. Raises `ImageError`; `source` is the file that it names."""
-    with _refusing(source):
-        image = _open(data, source)
+    with refusing(source):
+        image = open_image(data, source)
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image) if exif == "applied" else image, source)
 
 
 def image_size(data: bytes, source: str, *, exif: Exif = "ignored") -> tuple[int, int]:
     """Return width and height in pixels of what `decode_image` would give, from the header alone."""
-    with _refusing(source):
-        image = _open(data, source)
+    with refusing(source):
+        image = open_image(data, source)
         sideways = exif == "applied" and image.getexif().get(_ORIENTATION) in _SIDEWAYS
         return image.size[::-1] if sideways else image.size
 
@@ -65,7 +65,7 @@ def encode_rgb(pixels: NDArray[np.uint8]) -> bytes:
 
 
 @contextmanager
-def _refusing(source: str) -> Iterator[None]:
+def refusing(source: str) -> Iterator[None]:
     """Turn whatever goes wrong with an image into an `ImageError` that names it."""
     try:
         yield
@@ -77,7 +77,8 @@ def _refusing(source: str) -> Iterator[None]:
         raise ImageError(f"cannot decode {source}: {error}; replace the file or take it out of the data set") from error
 
 
-def _open(data: bytes, source: str) -> Image.Image:
+def open_image(data: bytes, source: str) -> Image.Image:
+    """Read the header of an image. Raises `ImageError` for what is none, and for one of too many pixels."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:

@@ -13,7 +13,7 @@ Images are put in the order of their ids. The content digest of unencoded pixels
 
 from __future__ import annotations
 
-import io
+import math
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 
 
 _NAMES = ("images", "image_id", "label", "class_names", "masks")
+_COLUMNS = ("image_id", "label", "class_names")
+
+_LARGEST_CHUNK = 2**30
+"""Bytes of a chunk, all of which are unpacked to read one image."""
+
+_MOST_PACKED, _MOST_UNWRITTEN = 2000, 2**24
+"""How many times the file its arrays may be, as compression allows about 1000, and bytes that may be unwritten."""
 
 
 class HDF5Images(Dataset):
@@ -45,14 +52,16 @@ class HDF5Images(Dataset):
         self._handles: dict[int, Any] = {}
         try:
             contents = self._open()
-        except OSError as error:
+            problems = _foreign_problems(contents) or _layout_problems(contents) or _size_problems(contents, file)
+            columns = {} if problems else {name: contents[name][()] for name in _COLUMNS if name in contents}
+        except Exception as error:  # h5py raises whatever a damaged file makes it stumble over
             raise DatasetError(f"{file} cannot be read as HDF5: {error}") from error
-        if problems := _layout_problems(contents):
+        if problems:
             raise DatasetError(f"{file} does not have the layout of hdf5:FILE:{listed(problems)}")
         count = len(contents["images"])
-        ids = _strings(contents["image_id"]) if "image_id" in contents else [f"{i:08d}" for i in range(count)]
-        names = tuple(_strings(contents["class_names"])) if "class_names" in contents else None
-        labels = contents["label"][()].astype(np.int64) if "label" in contents else None
+        ids = _strings(columns["image_id"]) if "image_id" in columns else [f"{i:08d}" for i in range(count)]
+        names = tuple(_strings(columns["class_names"])) if "class_names" in columns else None
+        labels = columns["label"].astype(np.int64) if "label" in columns else None
         if problems := _content_problems(ids, names, labels):
             raise DatasetError(f"{file} contradicts itself:{listed(problems)}")
         self._rows = sorted(range(count), key=lambda row: ids[row])
@@ -81,14 +90,14 @@ class HDF5Images(Dataset):
             return super().mask(index)
         values, source = self._row("masks", index), f"of {self.describe(index)}"
         if values.ndim == 1:
-            values = mask_values(io.BytesIO(values.tobytes()), source)
+            values = mask_values(values.tobytes(), source)
         check_mask(values, source, self.mask_names, self.describe(index), self.size(index))
         return values
 
     def _row(self, name: str, index: int) -> NDArray[np.uint8]:
         try:
             value: NDArray[np.uint8] = np.asarray(self._open()[name][self._rows[index]], dtype=np.uint8)
-        except OSError as error:
+        except Exception as error:  # as above
             raise ImageError(f"cannot read {name} of {self.describe(index)} in {self.file}: {error}") from error
         return value
 
@@ -102,6 +111,44 @@ class HDF5Images(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_handles": {}}
+
+
+def _foreign_problems(contents: Any) -> list[str]:
+    """Data sets whose values lie in other files, which somebody else's file could have us read."""
+    import h5py
+
+    linked = [name for name in _NAMES if not isinstance(contents.get(name, getlink=True), h5py.HardLink | None)]
+    problems = [f"`{name}` is a link, expected a data set" for name in linked]
+    for name in set(_NAMES) - set(linked):
+        array = contents.get(name)
+        if isinstance(array, h5py.Dataset) and (array.is_virtual or array.external):
+            problems.append(f"`{name}` lies in other files; copy its values into this one")
+    return problems
+
+
+def _size_problems(contents: Any, file: Path) -> list[str]:
+    """Data sets that claim more than a file of this size can hold: memory would be taken for nothing."""
+    limit = _MOST_PACKED * file.stat().st_size + _MOST_UNWRITTEN
+    problems = []
+    for name in (name for name in _NAMES if name in contents):
+        array = contents[name]
+        if array.nbytes > limit:
+            problems.append(f"`{name}` claims {array.nbytes:,} bytes, more than the file can hold")
+        if math.prod(array.chunks or (0,)) * array.dtype.itemsize > _LARGEST_CHUNK:
+            problems.append(
+                f"`{name}` has chunks of {array.chunks}, more than {_LARGEST_CHUNK:,} bytes; use smaller ones"
+            )
+        if name in ("images", "masks") and len(array.shape) > 1 and array.shape[1] * array.shape[2] > _most_pixels():
+            problems.append(
+                f"`{name}` has images of {array.shape[2]} x {array.shape[1]} pixels, too many to read safely"
+            )
+    return problems
+
+
+def _most_pixels() -> float:
+    from PIL import Image
+
+    return math.inf if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
 
 
 def _layout_problems(contents: Any) -> list[str]:
@@ -129,7 +176,8 @@ def _layout_problems(contents: Any) -> list[str]:
     problems += [
         f"`{name}` must be strings of one dimension, found {contents[name].dtype} {tuple(contents[name].shape)}"
         for name in ("image_id", "class_names")
-        if name in contents and (contents[name].dtype.kind not in "OS" or len(contents[name].shape) != 1)
+        if name in contents
+        and (h5py.check_string_dtype(contents[name].dtype) is None or len(contents[name].shape) != 1)
     ]
     problems += [
         f"`{name}` has {len(contents[name])} entries for {count} images"
@@ -161,6 +209,4 @@ def _is_bytes(array: Any) -> bool:
 
 def _strings(array: Any) -> list[str]:
     # What is not UTF-8 becomes an escape that is still readable and still unique.
-    return [
-        value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in array[()]
-    ]
+    return [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value) for value in array]

@@ -19,6 +19,10 @@ EXTENSIONS = (
 """Endings of the files taken for images, in any case; all other files are passed over."""
 
 
+MOST_FOLDERS = 100
+"""Folders in each other that are looked into."""
+
+
 class ImageFolder(FileDataset):
     """Images below a folder; the directories in it are the classes, sorted by name; without any, no labels.
 
@@ -75,6 +79,8 @@ def find_images(root: Path) -> tuple[str, ...]:
     found: list[str] = []
 
     def visit(folder: str, prefix: str, above: frozenset[str]) -> None:
+        if len(above) > MOST_FOLDERS:
+            raise DatasetError(f"more than {MOST_FOLDERS} folders lie in each other at {folder}: name one of them")
         real = os.path.realpath(folder)
         if real in above:
             raise DatasetError(f"symbolic links lead in a circle at {folder}: remove the link to {real}")

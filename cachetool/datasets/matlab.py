@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from cachetool.errors import DatasetError
+from cachetool.files import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +20,7 @@ def read_variable(file: Path, name: str) -> Any:
     from scipy.io import loadmat
 
     try:
-        contents = loadmat(file, squeeze_me=True)
+        contents = loadmat(io.BytesIO(read_regular(file)), squeeze_me=True)  # type: ignore[arg-type]
     except Exception as error:  # scipy raises whatever a damaged file makes it stumble over
         raise DatasetError(f"{file} cannot be read as a MATLAB file: {error}") from error
     if name not in contents:

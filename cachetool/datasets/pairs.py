@@ -10,6 +10,7 @@ import numpy as np
 from cachetool.datasets.base import FileDataset, KeypointPair, labels_of, listed, relative_id, slug_of
 from cachetool.datasets.decoding import image_size
 from cachetool.errors import DatasetError, ImageError
+from cachetool.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ class KeypointPairs(FileDataset):
         self.family, self.slug = slug or "pairs", slug or slug_of("pairs", root)
         listing = root / "pairs.jsonl"
         try:
-            lines = listing.read_text(encoding="utf-8").rstrip("\n").split("\n")
+            lines = read_regular(listing).decode("utf-8").rstrip("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DatasetError(
                 f"{root} lacks a readable pairs.jsonl, which names its images and points: {error}"
@@ -136,7 +137,8 @@ def _parse(lines: Sequence[str]) -> tuple[dict[int, dict[str, Any]], list[tuple[
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+            json.dumps(record, ensure_ascii=False).encode()  # finds halves of surrogate pairs, which name nothing
+        except (ValueError, RecursionError) as error:
             problems.append((number, f"not JSON ({error})"))
             continue
         found = _structure_problems(record)
@@ -184,7 +186,7 @@ def _read_sizes(
     for image_id, number in first_line.items():
         path = root / image_id
         try:
-            sizes[image_id] = image_size(path.read_bytes(), str(path))
+            sizes[image_id] = image_size(read_regular(path), str(path))
         except FileNotFoundError:
             problems.append((number, f"no image {image_id}"))
         except (OSError, ImageError) as error:

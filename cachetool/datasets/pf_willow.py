@@ -12,6 +12,7 @@ from cachetool.datasets.decoding import image_size
 from cachetool.datasets.matlab import read_variable
 from cachetool.datasets.pairs import KeypointPairs, build_pairs
 from cachetool.errors import DatasetError
+from cachetool.files import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +48,8 @@ class PFWillow(FileDataset):
             path = self.root / image_id
             try:
                 points[image_id] = _read_points(path.with_suffix(".mat"))
-                sizes[image_id] = image_size(path.read_bytes(), str(path))
-            except (OSError, ValueError) as error:
+                sizes[image_id] = image_size(read_regular(path), str(path))
+            except (OSError, ValueError, TypeError) as error:
                 problems.append(f"{image_id}: {error}")
         records = []
         for source, target in permutations(points, 2):

@@ -72,7 +72,7 @@ def _candidates(name: str, known: Collection[str]) -> list[tuple[Path | None, st
 def _read(file: Path, known: Collection[str]) -> dict[str, Path]:
     try:
         entries = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # tomllib's own error and wrong UTF-8 are both ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # tomllib's own error and wrong UTF-8 are both ValueErrors
         raise DatasetError(f"{file} cannot be read as TOML: {error}") from error
     problems = [f"{key}: no such data set" for key in entries if key not in known]
     problems += [

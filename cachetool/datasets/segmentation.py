@@ -10,6 +10,7 @@ from cachetool.datasets.annotated import MaskedDataset
 from cachetool.datasets.base import IGNORE, listed, slug_of
 from cachetool.datasets.imagefolder import find_images
 from cachetool.errors import DatasetError, UnknownNameError
+from cachetool.files import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ def _mask_of(image_id: str) -> str:
 
 def _read_classes(file: Path) -> tuple[str, ...]:
     try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in read_regular(file).decode("utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read {file}: {error}") from error
     if not 1 <= len(names) <= IGNORE:

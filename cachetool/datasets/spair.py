@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cachetool.datasets.base import FileDataset, KeypointPair, labels_of, listed
 from cachetool.datasets.pairs import build_pairs, keypoint_problems
 from cachetool.errors import DatasetError
+from cachetool.files import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ class SPair(FileDataset):
         for pair in self._names:
             try:
                 record = _read(folder / f"{pair}.json")
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 problems.append(f"{pair}.json: cannot be read ({type(error).__name__}: {error})")
                 continue
             found = keypoint_problems(record)
@@ -95,7 +96,7 @@ def _image(category: str, stem: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     """Read one annotation into the terms of pairs.jsonl."""
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = json.loads(read_regular(file))
     record = {"category": found["category"]}
     for side in ("src", "trg"):
         record[side] = f"JPEGImages/{found['category']}/{found[f'{side}_imname']}"

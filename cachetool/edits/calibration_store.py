@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,8 @@ from cachetool.store.atomic import (
 )
 from cachetool.store.format import FORMAT_VERSION
 from cachetool.store.metadata import ROOT, Document, Root, root_document, write_document
-from cachetool.store.tables import table_digest
+from cachetool.store.tables import MOST_FILLED, table_digest
+from cachetool.tokens import TOKEN_TYPES
 
 _DIMENSIONS = {
     "layer": ("layer",),
@@ -63,6 +66,21 @@ _STATISTICS = {
     "reference_fit": ("reference_row",),
 }
 
+
+_KINDS = {
+    "layer": "int",
+    "image_id": "string",
+    "content_sha256": "string",
+    "label": "int",
+    "class": "int",
+    "class_name": "string",
+    "class_count": "int",
+    "count": "int",
+    "reference_image": "string",
+    "reference_token": "int",
+    "reference_fit": "bool",
+}
+"""Beginning of the data type of each array that does not hold numbers with fractions."""
 
 _ADVICE = "remove the calibration and compute it again"
 
@@ -137,16 +155,20 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
             f"a calibration was expected at {path}, but it is a {root.about['kind']}; "
             "make one with `cachetool calibrate`"
         )
-    try:
-        group = zarr.open_group(path, mode="r")
-        opened = {name: group[name] for name in root.arrays}
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        raise DamagedError(f"{path} is damaged ({error}); {_ADVICE}") from error
+    if problems := _problems(root.arrays):
+        raise DamagedError(f"{path / ROOT} is damaged: {'; '.join(problems)}; {_ADVICE}")
+    for name, document in root.arrays.items():
+        _check_held(path / name, document)
     digests = root.about.get("tables", {})
-    arrays = {
-        name: _StoredArray(path / name, opened[name], document, digests.get(name))
-        for name, document in root.arrays.items()
-    }
+    # Of Zarr format 3 alone: format 2 has codecs that run code.
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        arrays = {
+            name: _StoredArray(path / name, group[name], document, digests.get(name))
+            for name, document in root.arrays.items()
+        }
+    except Exception as error:  # zarr raises whatever a false document makes it stumble over
+        raise DamagedError(f"{path / ROOT} is damaged: {error}; {_ADVICE}") from error
     return arrays, root.about["key"], root.about["facts"]
 
 
@@ -159,6 +181,48 @@ def _digests(name: str, values: np.ndarray[Any, Any], document: Document) -> int
 def _layered(name: str) -> bool:
     """Whether an array is stored, and read, one layer a chunk."""
     return len(dimensions(name)) > 1
+
+
+def _problems(arrays: Mapping[str, Any]) -> list[str]:
+    """Arrays that are missing, unknown, of another kind, or of other sizes than each other."""
+    sizes: dict[str, int] = {}
+    problems = [
+        f"the array {name} is missing" for name in ("layer", "image_id", "content_sha256") if name not in arrays
+    ]
+    for name, document in arrays.items():
+        token_type, _, statistic = name.partition("_")
+        statistical = token_type in TOKEN_TYPES and statistic in _STATISTICS
+        if not statistical and name not in _DIMENSIONS:
+            problems.append(f"{name} is no part of a calibration")
+            continue
+        expected, found = dimensions(name), document.get("dimension_names", [])
+        if list(expected) != found:
+            problems.append(f"{name} must have the dimensions {', '.join(expected)}, found {', '.join(found)}")
+        kind = _KINDS.get(statistic if statistical else name, "float")
+        if not document["data_type"].startswith(kind):
+            problems.append(f"{name} must be of type {kind}, found {document['data_type']}")
+        problems += [
+            f"{name} has {size} along {dimension}, another array {sizes[dimension]}"
+            for dimension, size in zip(found, document["shape"], strict=True)
+            if sizes.setdefault(dimension, size) != size
+        ]
+        if statistic == "mean" and f"{name.removesuffix('mean')}count" not in arrays:
+            problems.append(f"the array {name.removesuffix('mean')}count is missing")
+    return problems
+
+
+def _check_held(folder: Path, document: Mapping[str, Any]) -> None:
+    """Raise `DamagedError` where an array is much larger than its files, or `StoreError` where some are links."""
+    files = [file.lstat() for file in folder.rglob("*")]
+    if folder.is_symlink() or any(stat.S_ISLNK(status.st_mode) for status in files):
+        raise StoreError(f"{folder} has symbolic links; all of a calibration must lie in its own folder")
+    itemsize = 4 if document["data_type"] == "string" else np.dtype(document["data_type"]).itemsize
+    declared, held = math.prod(document["shape"]) * itemsize, sum(status.st_size for status in files)
+    if declared > held + MOST_FILLED:
+        raise DamagedError(
+            f"{folder} is damaged: it is declared as {document['data_type']} {tuple(document['shape'])}, of which its"
+            f" files hold {held} bytes; {_ADVICE}"
+        )
 
 
 class _StoredArray:
@@ -174,7 +238,7 @@ class _StoredArray:
         """Read a layer or the whole. Raises `DamagedError` where bytes are wrong, missing, or in another's place."""
         try:
             found = np.asarray(self._array[where])
-        except (ValueError, OSError) as error:
+        except Exception as error:  # as above
             raise DamagedError(f"{self._path} is damaged ({error}); {_ADVICE}") from error
         # What is missing reads as the fill value, and nothing that was calibrated is NaN.
         if found.dtype.kind == "f" and np.isnan(found).any():

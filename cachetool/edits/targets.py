@@ -19,7 +19,7 @@ from itertools import groupby
 
 from cachetool.edits.grammar import format_number, parse_number, unknown_name
 from cachetool.errors import InvalidEditError
-from cachetool.tokens import TOKEN_TYPES, TokenLayout
+from cachetool.tokens import MOST_TOKENS, TOKEN_TYPES, TokenLayout
 
 DEFAULT_OUTLIER_FACTOR = 5.0
 """A patch is an outlier when its norm is above this many times the median patch norm of its image."""
@@ -78,6 +78,8 @@ class Target:
             raise unknown_name("target", text, GRAMMAR)
         if not separator:
             return cls(token_type, AllTokens())
+        if not rest.startswith("outliers") and (long := re.search(r"\d{20}", rest, re.ASCII)):
+            raise InvalidEditError(f"target {text[:80]!r}: no model has a token {long[0]}..., nor as many")
         if re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", rest, re.ASCII):
             return cls(token_type, TokenIndices(_parse_indices(rest, text)))
         if token_type == "patches":
@@ -123,9 +125,6 @@ class Target:
                 )
 
 
-_MOST_TOKENS = 2**20
-"""No sequence is longer: a slip of the keyboard must not fill the memory with indices."""
-
 _NAMES = {"cls": "a [CLS] token", "registers": "registers", "patches": "patches"}
 
 
@@ -142,7 +141,7 @@ def _parse_indices(text: str, target: str) -> tuple[int, ...]:
         first, _, last = part.partition("-")
         if last and int(last) < int(first):
             raise InvalidEditError(f"target {target!r}: the range {part!r} runs backwards; write {last}-{first}")
-        if int(last or first) >= _MOST_TOKENS:
+        if int(last or first) >= MOST_TOKENS:
             raise InvalidEditError(f"target {target!r}: no model has a token {last or first}; indices count from 0")
         indices.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(indices))

@@ -15,10 +15,11 @@ from cachetool.arithmetic import Arithmetic
 from cachetool.backbones import Backbone, default_batch_size, load
 from cachetool.edits import Edit
 from cachetool.environment import describe_environment, resolve_device
-from cachetool.errors import IncompleteError, InvalidEditError, KeyMismatchError, WeightsError
+from cachetool.errors import IncompleteError, InvalidEditError, KeyMismatchError, MissingDataError, WeightsError
 from cachetool.events import Events, Silent
 from cachetool.extraction.halving import Halving
 from cachetool.images import image_digest
+from cachetool.provenance import MODEL, check_provenance
 from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.certificate import certify
@@ -77,19 +78,31 @@ def repeated(edits: Iterable[Edit], repeat: int) -> list[Edit]:
     return [replace(edit, seed=edit.seed + offset) for edit in edits for offset in range(repeat if edit.random else 1)]
 
 
-def open_backbone(spec: StoreSpec, weights: str | Path | None = None) -> Backbone:
-    """Load the model that a cache was extracted with, and prove that it is the same.
+def open_backbone(path: str | Path, spec: StoreSpec, weights: str | Path | None = None) -> Backbone:
+    """Load the model that the cache at `path` was extracted with, and prove that it is the same.
+
+    Without `weights`, the file that the cache names is opened, which may be somebody else's cache: as any weights file
+    it is read as data alone, and used only if its digest is that of the cache.
 
     Raises
     ------
+    DamagedError
+        The cache does not say which model it was extracted with.
     MissingDataError
         Its weights are not at hand.
     WeightsError
         The weights, architecture or position embedding are not those of the cache.
     """
-    file = weights if weights is not None else spec.facts.get("weights_file")
+    check_provenance(Path(path), spec.key, spec.facts, *MODEL)
+    named = spec.facts.get("weights_file") if weights is None else None
+    file = named if weights is None else weights
     model = str(spec.facts["model"])
-    backbone = load(model, weights=None if file is None else Path(file), image_size=int(spec.key["transform"]["size"]))
+    try:
+        backbone = load(model, weights=None if file is None else Path(file), image_size=spec.key["transform"]["size"])
+    except (MissingDataError, WeightsError) as error:
+        if named is None:
+            raise
+        raise type(error)(f"{error}\nThis file is named by {path}; name another with --weights") from error
     found = {
         "architecture": backbone.architecture,
         "weights_sha256": backbone.weights_sha256,
@@ -167,7 +180,9 @@ def replay_edits(
             f"{len(spec.images)} evaluated images are calibration images; name a calibration of other images with "
             "--calibration"
         )
-    backbone = open_backbone(spec, weights)
+    backbone = open_backbone(cache, spec, weights)
+    if weights is None and spec.facts.get("weights_file") is not None:
+        listener.message(f"weights: {spec.facts['weights_file']}, which {cache} names")
     calibrations = Calibrations(reader, calibration, listener)
     described = {}
     for edit in dict.fromkeys(edits):

@@ -27,6 +27,9 @@ KINDS = ("cache", "run", "calibration")
 COORDINATES = ("image_id", "content_sha256", "label", "class_name", "readable", "row", "col")
 """Arrays that describe a dimension without bearing its name; `layer` and `token_type` are coordinates by their name."""
 
+NORM_TYPES = ("layer_norm", "rms_norm")
+"""What the final normalisation of a model can be."""
+
 PRIVATE = ".cachetool"
 """Folder inside a store for done records and locks: no part of the Zarr hierarchy."""
 

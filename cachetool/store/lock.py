@@ -22,8 +22,9 @@ from pathlib import Path
 
 import humanize
 
-from cachetool.errors import StoreError
+from cachetool.errors import DamagedError, StoreError
 from cachetool.store.atomic import process_alive, remove_leftovers, storage_errors, temporary_name, write_file
+from cachetool.store.documents import is_integer, read_json, shown
 from cachetool.store.format import PRIVATE
 
 _PART = re.compile(r"(?P<task>.+)-part-(?P<part>\d+)-of-(?P<parts>\d+)")
@@ -159,13 +160,18 @@ def _excludes(held: str, wanted: str) -> bool:
 def _read(path: Path) -> Owner | None:
     """The owner of a lock; None where it was released meanwhile."""
     try:
-        return Owner(**json.loads(path.read_bytes()))
+        owner = Owner(**read_json(path))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise StoreError(
-            f"The lock {path} cannot be read ({error}); remove it if no cachetool is at work there."
-        ) from error
+    except (DamagedError, TypeError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not (isinstance(owner.name, str) and isinstance(owner.host, str) and is_integer(owner.process, 1, 2**31 - 1)):
+        raise _unreadable(path, f"it names no process, but {shown(owner)}")
+    return owner
+
+
+def _unreadable(path: Path, why: str) -> StoreError:
+    return StoreError(f"The lock {path} cannot be read ({why}); remove it if no cachetool is at work there.")
 
 
 def _refuse(mine: Path, holders: list[Owner]) -> None:

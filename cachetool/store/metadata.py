@@ -16,8 +16,10 @@ import numpy as np
 
 from cachetool.errors import DamagedError, MissingDataError, StoreError
 from cachetool.store.atomic import write_atomically
+from cachetool.store.consistency import entry_problems, size_problems
+from cachetool.store.documents import array_problems, is_integer, name_problem, read_json, shown
 from cachetool.store.dtypes import DTYPE_ATTRIBUTE, zarr_data_type, zarr_fill_value
-from cachetool.store.format import COORDINATES, FORMAT_VERSION, KINDS, Geometry, StoreSpec
+from cachetool.store.format import COORDINATES, FORMAT_VERSION, KINDS, PRIVATE, Geometry, StoreSpec
 from cachetool.store.shards import checksum
 from cachetool.tokens import TOKEN_TYPES, TokenLayout
 
@@ -140,26 +142,32 @@ def write_document(folder: Path, document: Document) -> None:
 
 
 class Root:
-    """The root document of an existing store, checked and taken apart."""
+    """The root document of an existing store, checked and taken apart.
+
+    It may come from anybody. What passes here names no file outside the store, and declares only arrays that the
+    format has, of sizes that agree with each other.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read it. Raises `MissingDataError`, `DamagedError`, or `StoreError` for what is no store of this format."""
         self.path = path
         try:
-            self.document: Document = json.loads((path / ROOT).read_bytes())
+            self.document: Document = read_json(path / ROOT)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingDataError(f"There is no store at {path}: it has no {ROOT}.") from error
-        except ValueError as error:
-            raise DamagedError(f"{path / ROOT} is damaged: {error}.") from error
-        if not isinstance(self.document, dict):
-            raise DamagedError(f"{path / ROOT} is damaged: expected a JSON object.")
-        self.attributes: dict[str, Any] = self.document.get("attributes", {})
+        attributes = self.document.get("attributes")
+        self.attributes: dict[str, Any] = attributes if isinstance(attributes, dict) else {}
         about = self.attributes.get("cachetool")
         if not isinstance(about, dict) or "format" not in about:
             raise StoreError(f"{path} is a Zarr group, but no store of cachetool: it lacks the attribute `cachetool`.")
-        if about["format"] > FORMAT_VERSION:
+        self.about: dict[str, Any] = about
+        version = about["format"]
+        self._refuse(
+            [] if is_integer(version, 1, 2**31) else [f"format must be a number from 1, found {shown(version)}"]
+        )
+        if version > FORMAT_VERSION:
             raise StoreError(
-                f"{path} has format version {about['format']}; this cachetool reads up to {FORMAT_VERSION}."
+                f"{path} has format version {version}; this cachetool reads up to {FORMAT_VERSION}."
                 " Install a newer cachetool."
             )
         if "crc32c" in about and about["crc32c"] != root_checksum(self.document):
@@ -167,24 +175,57 @@ class Root:
                 f"{path / ROOT} is damaged: its checksum does not match. Put back a copy of it, or remove the store"
                 " with `cachetool remove` and make it again."
             )
-        if about["kind"] not in KINDS:
-            raise StoreError(f"{path} is of kind {about['kind']!r}; expected one of {', '.join(KINDS)}.")
-        self.about: dict[str, Any] = about
-        self.arrays: dict[str, Document] = self.document["consolidated_metadata"]["metadata"]
+        if about.get("kind") not in KINDS:
+            raise StoreError(f"{path} is of kind {shown(about.get('kind'))}; expected one of {', '.join(KINDS)}.")
+        self.arrays: dict[str, Document] = self._checked_arrays()
+        links = [name for name in (*self.arrays, PRIVATE, f"{PRIVATE}/blocks") if (path / name).is_symlink()]
+        if links:
+            raise StoreError(
+                f"{path} has symbolic links in place of {', '.join(links)}; all of a store must lie in its own folder."
+                " Put there what they lead to, or move the whole store and link to it."
+            )
 
     def geometry(self, layers: Sequence[int]) -> Geometry:
-        """The geometry of the store, whose `layer` coordinate the caller has read."""
+        """The geometry of the store, whose `layer` coordinate the caller has read. Raises `StoreError`."""
+        try:
+            geometry = Geometry(
+                layout=TokenLayout(**self.about["layout"]),
+                channels=self.about["channels"],
+                layers=tuple(layers),
+                token_types=tuple(name for name in TOKEN_TYPES if name in self.arrays),
+                dtype=self.about["dtype"],
+                block=self.about["block"],
+                images=self.arrays["image_id"]["shape"][0],
+            )
+        except StoreError as error:
+            raise DamagedError(f"{self.path / ROOT} is damaged: {error}") from error
+        self._refuse(size_problems(geometry, self.arrays))
+        return geometry
+
+    def check_entries(self) -> None:
+        """Raise `StoreError` for a store without token arrays, or one whose entries are not what the format has."""
         if "layout" not in self.about:
             raise StoreError(f"{self.path} is of kind {self.about['kind']!r} and holds no token arrays.")
-        return Geometry(
-            layout=TokenLayout(**self.about["layout"]),
-            channels=self.about["channels"],
-            layers=tuple(layers),
-            token_types=tuple(name for name in TOKEN_TYPES if name in self.arrays),
-            dtype=self.about["dtype"],
-            block=self.about["block"],
-            images=self.arrays["image_id"]["shape"][0],
-        )
+        self._refuse(entry_problems(self.about, self.arrays))
+
+    def _checked_arrays(self) -> dict[str, Document]:
+        consolidated = self.document.get("consolidated_metadata")
+        arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+        if not isinstance(arrays, dict):
+            raise DamagedError(f"{self.path / ROOT} is damaged: consolidated_metadata holds no documents of arrays.")
+        problems = [
+            f"{entry} must be an object, found {shown(self.about.get(entry))}"
+            for entry in ("key", "facts")
+            if not isinstance(self.about.get(entry), dict)
+        ]
+        problems += [problem for name in arrays if (problem := name_problem(name))]
+        problems += [f"{name}: {problem}" for name, document in arrays.items() for problem in array_problems(document)]
+        self._refuse(problems)
+        return arrays
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        if problems:
+            raise DamagedError(f"{self.path / ROOT} is damaged: {'; '.join(problems)}.")
 
     def write(self) -> None:
         """Replace the root document by what `attributes` and `arrays` now say. Raises `StoreError`."""

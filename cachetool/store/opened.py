@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
-from cachetool.store.format import Geometry, ImageTable, NormSpec, StoreSpec
+from cachetool.store.documents import is_number, shown
+from cachetool.store.format import NORM_TYPES, Geometry, ImageTable, NormSpec, StoreSpec
 from cachetool.store.metadata import ROOT, Document, Root
 from cachetool.store.records import FileFacts, Record, misfits, read_record
 from cachetool.store.shards import Shard
-from cachetool.store.tables import Table, read_table, table_digest
+from cachetool.store.tables import Table, check_held, read_table, table_digest
 
 
 def required_entries(name: str, document: Document) -> int:
@@ -45,6 +47,10 @@ class OpenedStore:
         """
         self.path = path
         self.root = Root(path)
+        self.root.check_entries()
+        # What else is over images may be large without a file behind it: the ids say how many there are.
+        ids = self.root.arrays["image_id"]
+        check_held(path / "image_id", ids, required_entries("image_id", ids))
         self.geometry: Geometry = self.root.geometry(self.array("layer").tolist())
 
     def renew(self) -> None:
@@ -69,12 +75,15 @@ class OpenedStore:
     def images(self) -> ImageTable:
         """The images of the store, in its order."""
         columns = {name: tuple(self.array(name).tolist()) for name in ImageTable.COLUMNS if name in self.root.arrays}
-        return ImageTable(
-            image_id=columns["image_id"],
-            sha256=columns["content_sha256"],
-            label=columns.get("label"),
-            class_name=columns.get("class_name"),
-        )
+        try:
+            return ImageTable(
+                image_id=columns["image_id"],
+                sha256=columns["content_sha256"],
+                label=columns.get("label"),
+                class_name=columns.get("class_name"),
+            )
+        except StoreError as error:
+            raise DamagedError(f"{self.path} is damaged: {error}") from error
 
     @property
     def norm(self) -> NormSpec | None:
@@ -82,6 +91,12 @@ class OpenedStore:
         attributes = self.root.attributes
         if "norm_type" not in attributes:
             return None
+        epsilon: Any = attributes.get("norm_epsilon")
+        if attributes["norm_type"] not in NORM_TYPES or not is_number(epsilon) or epsilon < 0:
+            raise DamagedError(
+                f"{self.path / ROOT} is damaged: norm_type must be one of {', '.join(NORM_TYPES)} and norm_epsilon a"
+                f" number from 0, found {shown(attributes['norm_type'])} and {shown(epsilon)}."
+            )
         vectors = {name: self.array(name) for name in ("norm_weight", "norm_bias") if name in self.root.arrays}
         return NormSpec(
             type=attributes["norm_type"],
@@ -126,7 +141,7 @@ class OpenedStore:
 
     def record(self, block: int) -> Record | None:
         """The record of a block as it is now; None where it is not finished. Raises `DamagedError`."""
-        record = read_record(self.path, block)
+        record = read_record(self.path, block, self.geometry)
         return record if record is not None and record.covers(self.geometry) else None
 
     def sound_record(self, block: int) -> Record | None:

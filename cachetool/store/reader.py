@@ -18,10 +18,11 @@ import numpy.typing as npt
 from cachetool.errors import DamagedError, StoreError
 from cachetool.store.dtypes import storage_dtype, to_float32
 from cachetool.store.finished import FinishedBlocks
-from cachetool.store.format import ImageTable, StoreSpec
+from cachetool.store.format import COORDINATES, ImageTable, StoreSpec
 from cachetool.store.open_shards import OpenShards
 from cachetool.store.opened import OpenedStore
 from cachetool.store.reading_ahead import worked_on_ahead
+from cachetool.tokens import TOKEN_TYPES
 
 
 class StoreReader:
@@ -107,6 +108,16 @@ class StoreReader:
         """A small array as a whole: a coordinate, or one that was written beside the tokens."""
         return self._store.array(name)
 
+    @property
+    def beside(self) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
+        """The small arrays that describe no dimension (norm, donors, distances): dimensions and attributes by name."""
+        known = (*TOKEN_TYPES, *COORDINATES, "complete")
+        described = {
+            name: (tuple(document["dimension_names"]), dict(document.get("attributes", {})))
+            for name, document in self._store.root.arrays.items()
+        }
+        return {name: found for name, found in described.items() if name not in known and found[0] != (name,)}
+
     def read(
         self, token_type: str, layer: int, start: int, stop: int, out: npt.NDArray[Any] | None = None
     ) -> npt.NDArray[Any]:
@@ -136,7 +147,7 @@ class StoreReader:
         shape = (stop - start, geometry.layout.count(token_type), geometry.channels)
         dtype = storage_dtype(geometry.dtype)
         if out is None:
-            out = np.empty(shape, dtype=dtype)
+            out = self._empty(shape, dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
         for position, values in self._pieces(token_type, layer, start, stop):
@@ -165,7 +176,7 @@ class StoreReader:
         shape = (len(layers), stop - start, geometry.layout.count(token_type), geometry.channels)
         dtype = storage_dtype(geometry.dtype)
         if out is None:
-            out = np.empty(shape, dtype=dtype)
+            out = self._empty(shape, dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
         blocks, states = self._finished.block_span(start, stop), tuple(layers)
@@ -191,7 +202,7 @@ class StoreReader:
         Takes no memory beside its result but that of a chunk. Raises as `read` does.
         """
         geometry = self._store.geometry
-        out = np.empty((stop - start, geometry.layout.count(token_type), geometry.channels), dtype=np.float32)
+        out = self._empty((stop - start, geometry.layout.count(token_type), geometry.channels), np.float32)
         for position, values in self._pieces(token_type, layer, start, stop):
             to_float32(values, geometry.dtype, out=out[position : position + len(values)])
         return out
@@ -219,7 +230,7 @@ class StoreReader:
             raise StoreError(
                 f"Tokens of {token_type} are numbered 0 to {count - 1}; found {tokens.min()} to {tokens.max()}."
             )
-        out = np.empty((len(images), geometry.channels), dtype=storage_dtype(geometry.dtype))
+        out = self._empty((len(images), geometry.channels), storage_dtype(geometry.dtype))
         (index,) = self._finished.require([token_type], [layer], np.unique(self._blocks_of(images)).tolist())
         size = self._chunk_images(token_type)
         chunks = images // size
@@ -238,7 +249,7 @@ class StoreReader:
         """
         geometry = self._store.geometry
         self._finished.require(geometry.layout.types, [layer], self._finished.block_span(start, stop))
-        out = np.empty((stop - start, geometry.layout.tokens, geometry.channels), dtype=dtype)
+        out = self._empty((stop - start, geometry.layout.tokens, geometry.channels), dtype)
         for token_type in geometry.layout.types:
             window = out[:, geometry.layout.slice(token_type)]
             for position, values in self._pieces(token_type, layer, start, stop):
@@ -249,6 +260,16 @@ class StoreReader:
                     with np.errstate(invalid="ignore"):  # NumPy warns of NaN with a payload
                         target[...] = to_float32(values, geometry.dtype)
         return out
+
+    def _empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Memory for a result; what a document claims may be more than there is."""
+        try:
+            return np.empty(shape, dtype=dtype)
+        except (MemoryError, ValueError) as error:
+            raise StoreError(
+                f"{self.path}: {np.dtype(dtype)} {shape} does not fit into memory; read fewer images at a time, and"
+                " check with `cachetool verify` that the store holds as many channels and tokens."
+            ) from error
 
     def _pieces(self, token_type: str, layer: int, start: int, stop: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Views of stored values, (image, token, channel), chunk by chunk, with their position after `start`."""

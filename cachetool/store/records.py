@@ -8,6 +8,7 @@ files (`replacing`): until the last step, a file may be the old or the new one, 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Any
 
 from cachetool.errors import DamagedError
 from cachetool.store.atomic import write_atomically
+from cachetool.store.documents import is_integer, read_json, shown
 from cachetool.store.format import PRIVATE, Geometry
+
+_OBJECTS = ("layers", "files", "failed", "facts", "replacing")
 
 
 @dataclass(frozen=True)
@@ -94,28 +98,74 @@ def write_record(store: Path, record: Record) -> None:
     write_atomically(record_path(store, record.block), record.to_json())
 
 
-def read_record(store: Path, block: int) -> Record | None:
-    """The record of a block, None where there is none. Raises `DamagedError` for one that cannot be read."""
+def read_record(store: Path, block: int, geometry: Geometry) -> Record | None:
+    """The record of a block, None where there is none.
+
+    Raises `DamagedError` for one that cannot be read, or that speaks of what the store has no place for.
+    """
     path = record_path(store, block)
     try:
-        document = json.loads(path.read_bytes())
-        record = Record(
-            block=document["block"],
-            first=document["first"],
-            last=document["last"],
-            layers={name: tuple(layers) for name, layers in document["layers"].items()},
-            files={name: FileFacts(**facts) for name, facts in document["files"].items()},
-            failed=document["failed"],
-            facts=document["facts"],
-            replacing={name: FileFacts(**facts) for name, facts in document.get("replacing", {}).items()},
-        )
-    except FileNotFoundError:
+        document = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path} is damaged: {error!r}. Run `cachetool verify --repair`.") from error
-    if record.block != block:
-        raise DamagedError(f"{path} is the record of block {record.block}. Run `cachetool verify --repair`.")
-    return record
+    if problems := _problems(document, block, geometry):
+        raise DamagedError(f"{path} is damaged: {'; '.join(problems)}. Run `cachetool verify --repair`.")
+    return Record(
+        block=document["block"],
+        first=document["first"],
+        last=document["last"],
+        layers={name: tuple(layers) for name, layers in document["layers"].items()},
+        files={name: FileFacts(**facts) for name, facts in document["files"].items()},
+        failed=document["failed"],
+        facts=document["facts"],
+        replacing={name: FileFacts(**facts) for name, facts in document.get("replacing", {}).items()},
+    )
+
+
+def _problems(document: Mapping[str, Any], block: int, geometry: Geometry) -> list[str]:
+    """What of a record is not as the format has it, or claims more than its files can hold."""
+    first: Any = document.get("first")
+    last: Any = document.get("last")
+    parts = {"replacing": {}, **document}
+    if document.get("block") != block or not (is_integer(first, 0, 2**48) and is_integer(last, 0, 2**48)):
+        return [f"it must be of block {block}, and name its first and last image"]
+    if wrong := [name for name in _OBJECTS if not isinstance(parts.get(name), Mapping)]:
+        return [f"{name} must be an object, found {shown(parts.get(name))}" for name in wrong]
+    # Shards have one name each, so that no other file is ever looked at.
+    shards = {f"{name}/{geometry.array(name).chunk_key(block)}": name for name in geometry.token_types}
+    problems = [
+        f"{shown(name)} failed for a reason that is no text, but {shown(reason)}"
+        for name, reason in parts["failed"].items()
+        if not isinstance(reason, str)
+    ]
+    for name, layers in parts["layers"].items():
+        known = isinstance(layers, list) and all(is_integer(layer, 0, 2**48) for layer in layers)
+        if name not in geometry.token_types or not known or not set(layers) <= set(geometry.layers):
+            problems.append(f"{shown(name)} cannot be finished at {shown(layers)}")
+        elif layers and f"{name}/{geometry.array(name).chunk_key(block)}" not in parts["files"]:
+            problems.append(f"{name} is finished, but no file is named that holds it")
+    for which in ("files", "replacing"):
+        for name, facts in parts[which].items():
+            if name not in shards or not _are_facts(facts):
+                problems.append(
+                    f"{which} must name shards with bytes, crc32c and states, found {shown(name)}: {shown(facts)}"
+                )
+    if problems:
+        return problems
+    images = min(geometry.block, last - first) if last > first else 0
+    for name, token_type in shards.items():
+        least = geometry.shard_layout(token_type).shard_bytes(len(set(parts["layers"].get(token_type, ()))), images)
+        if name in parts["files"] and parts["files"][name]["bytes"] < least:
+            problems.append(f"{name} of {parts['files'][name]['bytes']} bytes cannot hold what takes {least}")
+    return problems
+
+
+def _are_facts(facts: Any) -> bool:
+    if not isinstance(facts, Mapping) or not {"bytes", "crc32c"} <= set(facts) <= {"bytes", "crc32c", "states"}:
+        return False
+    states: Any = facts.get("states", {})
+    numbers = [facts["bytes"], facts["crc32c"], *(states.values() if isinstance(states, Mapping) else [None])]
+    return all(is_integer(number, 0, 2**63) for number in numbers)
 
 
 def misfits(store: Path, record: Record) -> list[str]:
@@ -123,10 +173,12 @@ def misfits(store: Path, record: Record) -> list[str]:
     problems = []
     for name, facts in record.files.items():
         try:
-            found = (store / name).stat().st_size
-        except FileNotFoundError:
+            status = (store / name).lstat()
+        except (FileNotFoundError, NotADirectoryError):
             problems.append(f"{name}: expected {facts.bytes} bytes, found no file")
             continue
-        if found not in record.sizes(name):
-            problems.append(f"{name}: expected {facts.bytes} bytes, found {found}")
+        if not stat.S_ISREG(status.st_mode):
+            problems.append(f"{name}: expected a file, found a link, folder or pipe")
+        elif status.st_size not in record.sizes(name):
+            problems.append(f"{name}: expected {facts.bytes} bytes, found {status.st_size}")
     return problems

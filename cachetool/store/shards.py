@@ -129,6 +129,8 @@ class Shard:
             raise DamagedError(
                 f"{path} is missing, though it is recorded as done. Run `cachetool verify --repair`."
             ) from error
+        except PermissionError as error:
+            raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error
         self.identity = _identity(status)
         """Tells this file from one that replaced it."""
         self.bytes = memoryview(self._map)
@@ -140,12 +142,16 @@ class Shard:
             )
         index = np.frombuffer(encoded[:-CHECKSUM_BYTES], dtype="<u8").reshape(layout.chunks, layout.layers, 2)
         self._present = index[..., 0] != MISSING
-        ends = index[..., 0] + index[..., 1]
-        if np.any(self._present & ((index[..., 1] != layout.chunk_bytes) | (ends > body))):
+        # No sum of offset and size: it could wrap around, and be small again.
+        starts = np.sort(index[..., 0][self._present])
+        beyond = len(starts) > 0 and (body < layout.chunk_bytes or starts[-1] > body - layout.chunk_bytes)
+        if beyond or np.any(index[..., 1][self._present] != layout.chunk_bytes):
             raise DamagedError(
                 f"{path} is damaged: its index names chunks of another size, or beyond its end."
                 " Run `cachetool verify --repair`."
             )
+        if np.any(np.diff(starts) < layout.chunk_bytes):
+            raise DamagedError(f"{path} is damaged: chunks of its index overlap. Run `cachetool verify --repair`.")
         self._offsets = index[..., 0]
         self.checked: npt.NDArray[np.bool_] = np.zeros((layout.chunks, layout.layers), dtype=bool)
         """Which chunks were found to agree with their checksum."""

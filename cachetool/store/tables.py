@@ -6,6 +6,7 @@ Like all chunks of a store they end with their CRC32C.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError
+from cachetool.files import read_regular
 from cachetool.store.metadata import Document, array_document, numpy_data_type
 from cachetool.store.shards import CHECKSUM_BYTES, checksum
 
 _COUNT = struct.Struct("<I")
+
+MOST_FILLED = 2**28
+"""Bytes of an array that may be fill values alone, without a file that holds them. The flags of 20 million images take
+less, and no document can claim the memory of the machine."""
 
 Table = npt.NDArray[Any]
 
@@ -62,7 +68,7 @@ def encode_chunk(values: Table, document: Document) -> bytes:
 
 
 def decode_chunk(encoded: bytes, document: Document, path: Path) -> Table:
-    """The values of a whole chunk. Raises `DamagedError` naming the file where the checksum does not match."""
+    """The values of a whole chunk. Raises `DamagedError` naming the file where it is not what the document says."""
     payload, found = encoded[:-CHECKSUM_BYTES], encoded[-CHECKSUM_BYTES:]
     if checksum(payload) != found:
         raise DamagedError(f"{path} is damaged: its checksum does not match. Run `cachetool verify --repair`.")
@@ -71,7 +77,9 @@ def decode_chunk(encoded: bytes, document: Document, path: Path) -> Table:
         values = np.array(_decode_strings(payload), dtype) if dtype.kind == "O" else np.frombuffer(payload, dtype)
         return values.reshape(shape)
     except (ValueError, struct.error) as error:
-        raise DamagedError(f"{path} is damaged: it is the chunk of another array ({error}).") from error
+        raise DamagedError(
+            f"{path} is damaged: expected a chunk of {dtype if dtype.kind != 'O' else 'strings'} {shape} ({error})."
+        ) from error
 
 
 def table_digest(values: Table, document: Document) -> int:
@@ -95,6 +103,8 @@ def _decode_strings(payload: bytes) -> list[str]:
     for _ in range(_COUNT.unpack_from(payload)[0]):
         start = position + _COUNT.size
         position = start + _COUNT.unpack_from(payload, position)[0]
+        if position > len(payload):
+            raise ValueError("a string reaches beyond the end")
         strings.append(payload[start:position].decode())
     return strings
 
@@ -105,24 +115,63 @@ def read_table(folder: Path, document: Document, required: int = 0) -> Table:
     Chunks that hold any of the first `required` entries of the first dimension must be there; other missing ones read
     as the fill value, as they do in every Zarr reader. Raises `DamagedError` naming the file.
     """
+    parts = check_held(folder, document, required)
     shape, chunk_shape = tuple(document["shape"]), _chunk_shape(document)
     values = np.full(shape, _fill(document), dtype=_dtype(document))
-    counts = [-(-size // chunk) for size, chunk in zip(shape, chunk_shape, strict=True)]
-    for index in np.ndindex(*counts):
-        path = folder / ".".join(["c", *map(str, index)])
+    for first, path in parts.items():
         try:
-            encoded = path.read_bytes()
-        except FileNotFoundError as error:
-            if (index[0] * chunk_shape[0] if index else 0) < required:
-                raise DamagedError(f"{path} is missing. Run `cachetool verify --repair`.") from error
+            encoded = read_regular(path, follow_links=False)
+        except FileNotFoundError:  # of a block that was made unfinished meanwhile
             continue
-        window = tuple(
-            slice(position * chunk, min((position + 1) * chunk, size))
-            for position, chunk, size in zip(index, chunk_shape, shape, strict=True)
-        )
+        except OSError as error:
+            raise DamagedError(f"{path} cannot be read: {error.strerror or error}.") from error
         part = decode_chunk(encoded, document, path)
-        values[window] = part[tuple(slice(0, item.stop - item.start) for item in window)]
+        window = values[first * chunk_shape[0] : (first + 1) * chunk_shape[0]] if shape else values
+        window[...] = part[tuple(slice(0, size) for size in window.shape)]
     return values
+
+
+def check_held(folder: Path, document: Document, required: int = 0) -> dict[int, Path]:
+    """The files of an array's chunks, by their place along the first dimension.
+
+    Raises `DamagedError` where the array is much larger than what they hold, or where a chunk is missing of the first
+    `required` entries: before memory is taken for it.
+    """
+    shape, chunk_shape = document["shape"], _chunk_shape(document)
+    itemsize = _COUNT.size if document["data_type"] == "string" else _dtype(document).itemsize
+    ending = ".".join(["", *("0" for _ in shape[1:])])
+    count = -(-shape[0] // chunk_shape[0]) if shape else 1
+    found: dict[int, Path] = {}
+    held = 0
+    for name in _names(folder):
+        place = name.removeprefix("c.").removesuffix(ending) if shape else "0"
+        key = f"c.{place}{ending}" if shape else "c"
+        # More digits than any place has would take long to read as a number.
+        if name == key and len(place) < 20 and place.isascii() and place.isdecimal() and int(place) < count:
+            found[int(place)] = folder / name
+            held += (folder / name).lstat().st_size
+    declared = math.prod(shape) * itemsize
+    whole = required > 0 and required >= (shape[0] if shape else 1)
+    needed = -(-required // chunk_shape[0]) if shape else required
+    missing = [place for place in range(min(needed, count)) if place not in found]
+    if missing:
+        key = f"c.{missing[0]}{ending}" if shape else "c"
+        raise DamagedError(f"{folder / key} is missing. Run `cachetool verify --repair`.")
+    if declared > held + MOST_FILLED or (whole and declared > held):
+        raise DamagedError(
+            f"{folder} is damaged: it is declared as {document['data_type']} {tuple(shape)}, of which"
+            f" {len(found)} of {count} files hold {held} bytes."
+        )
+    return dict(sorted(found.items()))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [file.name for file in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DamagedError(f"{folder} cannot be read: {error.strerror or error}.") from error
 
 
 def encode_table(values: Table, document: Document, start: int = 0) -> Iterator[tuple[str, bytes]]:

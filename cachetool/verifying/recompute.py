@@ -43,7 +43,7 @@ def recompute_cache(
     """
     reader = StoreReader(path)
     dataset, transform = open_images(reader.spec.facts, reader.spec.key)
-    backbone = open_model(reader.spec, weights, download=download)
+    backbone = open_model(reader.path, reader.spec, weights, download=download)
     target = resolve_device(device)
     backbone.place(target)
     held = _held(path, damaged)
@@ -81,7 +81,7 @@ def recompute_run(
     """
     run, reader = RecordedRun(path, events), StoreReader(path)
     run.check_key()
-    backbone = open_model(run.cache.spec, weights, download=download)
+    backbone = open_model(run.cache.path, run.cache.spec, weights, download=download)
     target = resolve_device(device)
     run.arithmetic.check(target)
     run.place(backbone, target)

@@ -36,9 +36,9 @@ class Means:
 def repair_cache(path: Path, blocks: Sequence[int], means: Means) -> list[Repair]:
     """Extract the states again that damaged blocks of a cache held."""
     spec = StoreReader(path).spec
-    before = {block: _record(path, block) for block in blocks}
+    before = {block: _record(path, spec, block) for block in blocks}
     try:
-        backbone = open_model(spec, means.weights, download=True)
+        backbone = open_model(path, spec, means.weights, download=True)
         backbone.place(resolve_device(means.device))
         requests = [
             (request_of(StoreReader(path), backbone, layers, types), concerned)
@@ -62,11 +62,11 @@ def repair_cache(path: Path, blocks: Sequence[int], means: Means) -> list[Repair
 def repair_run(path: Path, blocks: Sequence[int], tables: Sequence[str], means: Means) -> list[Repair]:
     """Replay damaged blocks of a run again, and arrays over its images; all of it where its cache has changed."""
     spec = StoreReader(path).spec
-    before = {block: _record(path, block) for block in blocks}
+    before = {block: _record(path, spec, block) for block in blocks}
     try:
         run = RecordedRun(path, means.events)
         run.check_key()
-        open_model(run.cache.spec, means.weights, download=True)
+        open_model(run.cache.path, run.cache.spec, means.weights, download=True)
         with lock(path, "replay"):
             writer = StoreWriter(path)
             for block in blocks:
@@ -84,9 +84,9 @@ def repair_run(path: Path, blocks: Sequence[int], tables: Sequence[str], means: 
     return found or [Repair("run", True, "it was replayed anew from the cache as it is now")]
 
 
-def _record(path: Path, block: int) -> Record | None:
+def _record(path: Path, spec: StoreSpec, block: int) -> Record | None:
     try:
-        return read_record(path, block)
+        return read_record(path, block, spec.geometry)
     except DamagedError:
         return None
 
@@ -113,7 +113,7 @@ def _coverage(
 def _held_elsewhere(path: Path, spec: StoreSpec) -> dict[str, tuple[int, ...]]:
     """States by token type that all blocks with a readable record hold; all of the store where there is none."""
     others = [
-        record for record in (_record(path, block) for block in range(spec.geometry.blocks)) if record is not None
+        record for record in (_record(path, spec, block) for block in range(spec.geometry.blocks)) if record is not None
     ]
     if not others:
         return dict.fromkeys(spec.token_types, spec.layers)
@@ -135,7 +135,7 @@ def _refused(spec: StoreSpec, block: int, text: str) -> Repair:
 
 def _done(path: Path, spec: StoreSpec, block: int, before: Record | None, text: str) -> Repair:
     """A finished repair, with whether the bytes are those that the old record vouched for."""
-    now = _record(path, block)
+    now = _record(path, spec, block)
     same = None
     if before is not None and now is not None:
         same = all(now.files.get(name) == facts for name, facts in before.files.items())

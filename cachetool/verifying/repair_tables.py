@@ -73,7 +73,7 @@ def _derive(path: Path, kind: str, name: str, weights: str | Path | None) -> tup
     if kind == "run":
         return _from_cache(path, name), "from its cache"
     if name in NORM:
-        backbone = open_model(OpenedStore(path).spec(norm=False), weights, download=False)
+        backbone = open_model(path, OpenedStore(path).spec(norm=False), weights, download=False)
         vector = backbone.norm_weight if name == "norm_weight" else backbone.norm_bias
         if vector is not None:
             return vector.float().cpu().numpy(), "from the weights"

@@ -18,8 +18,8 @@ from cachetool.replaying import open_backbone
 from cachetool.store import StoreReader, StoreSpec, differences
 
 
-def open_model(spec: StoreSpec, weights: str | Path | None, *, download: bool) -> Backbone:
-    """The model of a cache.
+def open_model(path: Path, spec: StoreSpec, weights: str | Path | None, *, download: bool) -> Backbone:
+    """The model of the cache at `path`.
 
     Raises `MissingDataError` where its weights are not at hand (without `download`: not on this machine),
     `WeightsError` where they are other ones.
@@ -30,7 +30,7 @@ def open_model(spec: StoreSpec, weights: str | Path | None, *, download: bool) -
         raise MissingDataError(
             f"the weights of {spec.facts['model']} are not on this machine; name them with --weights"
         )
-    return open_backbone(spec, weights)
+    return open_backbone(path, spec, weights)
 
 
 def open_images(facts: Mapping[str, Any], key: Mapping[str, Any]) -> tuple[Dataset, Transform]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.progress import Progress
 
-from cachetool.cli.console import ProgressEvents
+from cachetool.cli.console import ProgressEvents, plain
 
 
 def test_a_phase_that_begins_again_keeps_its_bar() -> None:
@@ -17,3 +17,7 @@ def test_a_phase_that_begins_again_keeps_its_bar() -> None:
         ("calibrate", 4, 5),
         ("cka", 4, 20),
     ]
+
+
+def test_names_cannot_steer_the_terminal() -> None:
+    assert plain("a\x1b[2Jb\u202e\ud800\r\nc\té") == "a\\x1b[2Jb\\u202e\\ud800\\r\nc\té"

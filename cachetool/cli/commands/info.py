@@ -10,7 +10,7 @@ import humanize
 import typer
 from rich.table import Table
 
-from cachetool.cli.console import JsonOption, RootOption, errors, output, print_json
+from cachetool.cli.console import JsonOption, RootOption, errors, output, plain, print_json
 from cachetool.errors import CachetoolError
 
 
@@ -35,7 +35,7 @@ def command(
         try:
             found.append(describe(StoreReader(path)) | {"runs": len(list_runs(path))})
         except CachetoolError as error:  # one damaged cache must not hide the others
-            errors.print(f"{path}: {error}", markup=False, soft_wrap=True)
+            errors.print(plain(f"{path}: {error}"), markup=False, soft_wrap=True)
     if as_json:
         print_json({"caches": found})
         return
@@ -47,7 +47,7 @@ def command(
             f"{entry['images']:,}",
             "/".join(map(str, sorted(states))),
             ", ".join(entry["coverage"]),
-            entry["key"]["dtype"],
+            plain(entry["key"].get("dtype", "")),
             humanize.naturalsize(entry["bytes"]),
             str(entry["runs"]),
         )

@@ -14,6 +14,7 @@ from cachetool.cli.console import (
     WeightsOption,
     errors,
     output,
+    plain,
     print_json,
     progress,
 )
@@ -63,7 +64,7 @@ def command(
     if as_json:
         print_json(report.to_json())
     for line in _lines(report):
-        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+        errors.print(plain(line), markup=False, highlight=False, soft_wrap=True)
     if not report.sound:
         advice = "see what could not be mended above" if repair else "mend it with --repair"
         raise DamagedError(
@@ -71,7 +72,7 @@ def command(
             f"were computed again differ; {advice}"
         )
     if not as_json:
-        output.print(_summary(report), markup=False, highlight=False, soft_wrap=True)
+        output.print(plain(_summary(report)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _lines(report: Any) -> list[str]:

@@ -56,21 +56,20 @@ class Add(Replacement):
         path = Path(self.path)
         if not path.is_file():
             raise MissingDataError(f"'add' needs the direction in {self.path!r}, but there is no such file")
-        if path.suffix == ".npy":
-            loaded = np.load(path, allow_pickle=False)
-        else:
-            from safetensors.numpy import load_file  # only where such a file is used
-
-            tensors = load_file(path)
-            if len(tensors) != 1:
-                raise InvalidEditError(
-                    f"'add' needs a file with one tensor, but {self.path!r} holds {len(tensors)}: "
-                    f"{', '.join(sorted(tensors)) or 'none'}; save the direction on its own"
-                )
-            loaded = next(iter(tensors.values()))
-        direction = np.asarray(loaded, dtype=np.float32)
+        try:
+            loaded = _read(path)
+        except InvalidEditError:
+            raise
+        except Exception as error:  # NumPy and safetensors raise whatever a damaged file makes them stumble over
+            raise InvalidEditError(f"'add' cannot read a direction from {self.path!r}: {error}") from error
+        if loaded.dtype.kind not in "fiu":
+            raise InvalidEditError(f"'add' needs real numbers, but {self.path!r} holds {loaded.dtype}")
+        with np.errstate(over="ignore"):
+            direction = np.asarray(loaded, dtype=np.float32)
         if not np.isfinite(direction).all():
-            raise InvalidEditError(f"'add' needs finite numbers, but {self.path!r} holds NaN or infinity")
+            raise InvalidEditError(
+                f"'add' needs finite numbers in the range of float32, but {self.path!r} holds NaN or larger ones"
+            )
         return direction
 
     def check_early(self, image_ids: Sequence[str]) -> None:
@@ -97,3 +96,19 @@ class Add(Replacement):
         """What is added, float32 (pair, channel)."""
         row = self.direction if self.direction.ndim == 1 else self.direction[layer]
         return np.broadcast_to(np.float32(self.scale) * row, (len(selection), sources.channels))
+
+
+def _read(path: Path) -> NDArray[np.generic]:
+    """The one array of a file, as data alone: pickled objects are refused, and a shape that the file cannot hold."""
+    if path.suffix == ".npy":
+        mapped: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
+        return mapped
+    from safetensors.numpy import load_file  # only where such a file is used
+
+    tensors: dict[str, NDArray[np.generic]] = load_file(path)
+    if len(tensors) != 1:
+        raise InvalidEditError(
+            f"'add' needs a file with one tensor, but {str(path)!r} holds {len(tensors)}: "
+            f"{', '.join(sorted(tensors)) or 'none'}; save the direction on its own"
+        )
+    return next(iter(tensors.values()))

@@ -16,6 +16,9 @@ from cachetool.edits.selection import Selection
 from cachetool.edits.sources import Sources
 from cachetool.errors import InvalidEditError
 
+MOST_NESTED = 8
+"""Doses of doses that are taken apart."""
+
 
 class Interpolate(Replacement):
     """Puts in (1 - dose) x intact + dose x other: 0 is the intact token, 1 the other replacement."""
@@ -44,6 +47,8 @@ class Interpolate(Replacement):
                 f"'interpolate' needs another replacement and a dose from 0 to 1, as in 'interpolate:mean:0.5'; "
                 f"found {argument or 'nothing'!r}"
             )
+        if other.startswith(f"{cls.name}:" * MOST_NESTED):
+            raise InvalidEditError(f"more than {MOST_NESTED} times 'interpolate' in each other; multiply the doses")
         replacement = parse_replacement(other)
         if replacement.kind != "values":
             raise InvalidEditError(

@@ -1,0 +1,43 @@
+"""netCDF files that came with a cache from somebody else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyses.netcdf import read_netcdf, write_netcdf
+
+
+def test_values_of_other_files_are_not_read(tmp_path: Path) -> None:
+    write_netcdf(xr.Dataset({"secret": ("x", np.arange(4))}), tmp_path / "other.nc")
+    for number, make in enumerate(
+        (
+            lambda file: file.__setitem__("y", h5py.ExternalLink(str(tmp_path / "other.nc"), "secret")),
+            lambda file: file.create_dataset("y", (4,), np.uint8, external=[(str(tmp_path / "other.nc"), 0, 4)]),
+        )
+    ):
+        path = tmp_path / f"{number}.nc"
+        write_netcdf(xr.Dataset({"x": ("x", np.arange(4))}), path)
+        with h5py.File(path, "a") as file:
+            make(file)
+        with pytest.raises(ValueError, match=rf"{number}\.nc .*y (is a link|lies in other files)"):
+            read_netcdf(path)
+
+
+def test_what_no_file_of_the_size_holds_is_refused(tmp_path: Path) -> None:
+    write_netcdf(xr.Dataset({"x": ("x", np.arange(4))}), tmp_path / "a.nc")
+    with h5py.File(tmp_path / "a.nc", "a") as file:
+        file.create_dataset("y", (10**12,), np.float64, chunks=(10,))
+    with pytest.raises(ValueError, match="more than it can hold"):
+        read_netcdf(tmp_path / "a.nc")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.nc")
+    with pytest.raises(OSError, match="is no file"):
+        read_netcdf(tmp_path / "a.nc")
