@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cachetool.annotations import open_annotations
-    from cachetool.api import calibrate, datasets, extract, models, replay
+    from cachetool.api import calibrate, datasets, export_hdf5, extract, import_hdf5, models, replay
     from cachetool.attending import attention
     from cachetool.classifying import classify
     from cachetool.differing import diff
@@ -32,7 +32,9 @@ __all__ = [
     "classify",
     "datasets",
     "diff",
+    "export_hdf5",
     "extract",
+    "import_hdf5",
     "models",
     "normalize",
     "open",
@@ -53,7 +55,9 @@ _HOMES = {
     "classify": ("cachetool.classifying", "classify"),
     "diff": ("cachetool.differing", "diff"),
     "datasets": ("cachetool.api", "datasets"),
+    "export_hdf5": ("cachetool.api", "export_hdf5"),
     "extract": ("cachetool.api", "extract"),
+    "import_hdf5": ("cachetool.api", "import_hdf5"),
     "models": ("cachetool.api", "models"),
     "normalize": ("cachetool.query", "normalize"),
     "open": ("cachetool.query", "open_store"),

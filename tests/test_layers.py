@@ -14,7 +14,7 @@ LAYERS = (
     {"arithmetic", "environment", "places", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},
-    {"annotations", "backbones", "calibrating"},
+    {"annotations", "backbones", "calibrating", "interchange"},
     {"extraction"},
     {"replaying"},
     {"api", "attending", "classifying", "differing", "plan", "verifying"},
