@@ -188,7 +188,9 @@ class _Reading:
             return None
         kind, epsilon = self._text("norm_type"), self._handle.attrs["norm_epsilon"]
         self._expect(kind in ("layer_norm", "rms_norm"), f"norm_type: layer_norm or rms_norm, not {kind!r}")
-        self._expect(isinstance(epsilon, np.floating) and epsilon >= 0, f"norm_epsilon: a number, not {epsilon!r}")
+        self._expect(
+            isinstance(epsilon, np.floating) and bool(epsilon >= 0), f"norm_epsilon: a number, not {epsilon!r}"
+        )
         vectors = {
             name: self._column(name, "f").astype(np.float32)
             for name in ("norm_weight", "norm_bias")

@@ -55,4 +55,4 @@ def _allocated(dataset: Any) -> bool:
     """Whether all values are stored, and chunks are no larger than the whole."""
     size = math.prod(dataset.shape) * dataset.dtype.itemsize
     chunks = dataset.chunks or ()
-    return dataset.id.get_storage_size() >= size and math.prod(chunks) <= max(dataset.size, 1)
+    return bool(dataset.id.get_storage_size() >= size and math.prod(chunks) <= max(dataset.size, 1))
