@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 
-@xr.register_dataset_accessor("cachetool")
+@xr.register_dataset_accessor("cachetool")  # type: ignore[no-untyped-call]
 class CacheAccessor:
     """Tokens, images and patch grids of an opened cache or run; everything stays lazy."""
 
@@ -77,7 +77,7 @@ class CacheAccessor:
         shape, names = list(patches.shape), list(patches.dims)
         shape[axis : axis + 1], names[axis : axis + 1] = [rows, columns], ["row", "col"]
         kept = {name: one for name, one in patches.coords.items() if "patch" not in one.dims}
-        kept |= {"row": np.arange(rows), "col": np.arange(columns)}  # type: ignore[dict-item]
+        kept |= {"row": np.arange(rows), "col": np.arange(columns)}
         return xr.DataArray(patches.data.reshape(shape), kept, names, patches.name, patches.attrs)
 
     def plot_map(self, image: int | str = 0, layer: int | None = None, *, ax: Axes | None = None) -> AxesImage:

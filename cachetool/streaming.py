@@ -120,7 +120,7 @@ class Activations(IterableDataset[Batch]):
         self._rows = max(buffer_bytes // (spec.channels * storage_dtype(spec.dtype).itemsize), 1)
         self._rank, self._world_size = rank, world_size
         # Shared, so that workers that persist over epochs see it change.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration; also for the workers of a data loader."""
