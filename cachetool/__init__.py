@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from cachetool.errors import CachetoolError
     from cachetool.query import normalize, open_runs, runs
     from cachetool.query import open_store as open  # noqa: A004 - `cachetool.open` reads as `xarray.open_zarr` does
-    from cachetool.verifying import verify
     from cachetool.samples import features
     from cachetool.streaming import Activations
     from cachetool.tree import open_tree
+    from cachetool.verifying import verify
 
 __all__ = [
     "Activations",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import cachetool
 from cachetool.interchange import export_file, import_file
-from cachetool.store import StoreReader, StoreWriter, check_block, check_store, create, to_float32
+from cachetool.store import StoreReader, StoreWriter, check_block, check_flags, check_tables, create, to_float32
 from tests.interchange.conftest import complete_key
 from tests.reference.quick import quick
 from tests.store.conftest import examples
@@ -23,8 +23,8 @@ from tests.store.conftest import examples
 
 def verified(path: Path) -> StoreReader:
     reader = StoreReader(path)
-    assert check_store(path) == []
-    assert not any(check_block(path, block) for block in range(reader.spec.geometry.blocks))
+    assert not any(check_tables(path).values())
+    assert not any(check_block(path, n) or check_flags(path, n) for n in range(reader.spec.geometry.blocks))
     return reader
 
 
