@@ -9,12 +9,13 @@ run = cachetool.replay(cache, cachetool.Edit("registers", "shuffle", from_layer=
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cachetool.annotations import open_annotations
-    from cachetool.api import calibrate, datasets, extract, models, replay
+    from cachetool.api import calibrate, datasets, export_hdf5, extract, import_hdf5, models, replay
     from cachetool.attending import attention
     from cachetool.classifying import classify
     from cachetool.differing import diff
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     from cachetool.errors import CachetoolError
     from cachetool.query import normalize, open_runs, runs
     from cachetool.query import open_store as open  # noqa: A004 - `cachetool.open` reads as `xarray.open_zarr` does
+    from cachetool.samples import features
+    from cachetool.streaming import Activations
+    from cachetool.tree import open_tree
     from cachetool.verifying import verify
 
 __all__ = [
+    "Activations",
     "CachetoolError",
     "Edit",
     "attention",
@@ -32,12 +37,16 @@ __all__ = [
     "classify",
     "datasets",
     "diff",
+    "export_hdf5",
     "extract",
+    "features",
+    "import_hdf5",
     "models",
     "normalize",
     "open",
     "open_annotations",
     "open_runs",
+    "open_tree",
     "replay",
     "runs",
     "verify",
@@ -45,6 +54,7 @@ __all__ = [
 
 # Importing torch takes seconds: names are loaded when they are first used, so that `cachetool --help` answers at once.
 _HOMES = {
+    "Activations": ("cachetool.streaming", "Activations"),
     "CachetoolError": ("cachetool.errors", "CachetoolError"),
     "Edit": ("cachetool.edits", "Edit"),
     "attention": ("cachetool.attending", "attention"),
@@ -53,15 +63,25 @@ _HOMES = {
     "classify": ("cachetool.classifying", "classify"),
     "diff": ("cachetool.differing", "diff"),
     "datasets": ("cachetool.api", "datasets"),
+    "export_hdf5": ("cachetool.api", "export_hdf5"),
     "extract": ("cachetool.api", "extract"),
+    "features": ("cachetool.samples", "features"),
+    "import_hdf5": ("cachetool.api", "import_hdf5"),
     "models": ("cachetool.api", "models"),
     "normalize": ("cachetool.query", "normalize"),
     "open": ("cachetool.query", "open_store"),
     "open_runs": ("cachetool.query", "open_runs"),
+    "open_tree": ("cachetool.tree", "open_tree"),
     "replay": ("cachetool.api", "replay"),
     "runs": ("cachetool.query", "runs"),
     "verify": ("cachetool.verifying", "verify"),
 }
+
+
+def _register_accessor() -> None:
+    """Make `Dataset.cachetool` known to xarray, where that is loaded: importing it takes most of a second."""
+    if "xarray" in sys.modules:
+        import_module("cachetool.accessor")
 
 
 def __getattr__(name: str) -> Any:
@@ -70,6 +90,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]
     found = getattr(import_module(module), attribute)
+    _register_accessor()
     globals()[name] = found
     return found
 
@@ -77,3 +98,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names."""
     return sorted(__all__)
+
+
+_register_accessor()

@@ -19,6 +19,7 @@ from cachetool.errors import MissingDataError, StoreError
 from cachetool.events import Events
 from cachetool.extraction import extract as run_extraction
 from cachetool.extraction import prepare
+from cachetool.interchange import export_file, import_file
 from cachetool.query import open_store, store_path
 from cachetool.replaying import replay_edits, require_cache
 from cachetool.store import StoreReader
@@ -197,6 +198,32 @@ def calibrate(
     opened: xr.Dataset = xr.open_zarr(path)
     opened.attrs["cachetool_path"] = str(path)
     return opened
+
+
+def export_hdf5(
+    cache: str | Path | xr.Dataset,
+    file: str | Path,
+    *,
+    layers: Iterable[int] | None = None,
+    tokens: Iterable[str] | None = None,
+    limit: int | None = None,
+    events: Events | None = None,
+) -> Path:
+    """Write a cache or run, or a part of it, to one new HDF5 file, and return its path.
+
+    Parameters are those of `cachetool.interchange.export_file`, and so are the errors.
+    """
+    return export_file(store_path(cache), file, layers=layers, token_types=tokens, limit=limit, events=events).file
+
+
+def import_hdf5(
+    file: str | Path, *, root: str | Path | None = None, name: str | None = None, events: Events | None = None
+) -> xr.Dataset:
+    """Make the cache or run that was exported to an HDF5 file, and open it.
+
+    Parameters are those of `cachetool.interchange.import_file`, and so are the errors.
+    """
+    return open_store(import_file(file, root=root, name=name, events=events).path)
 
 
 def _image_indices(known: Sequence[str], wanted: Sequence[str] | None, limit: int | None) -> list[int] | None:

@@ -14,7 +14,7 @@ LAYERS = (
     {"arithmetic", "environment", "places", "provenance", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},
-    {"annotations", "backbones", "calibrating"},
+    {"accessor", "annotations", "backbones", "calibrating", "interchange", "samples", "streaming", "tree"},
     {"extraction"},
     {"replaying"},
     {"api", "attending", "classifying", "differing", "plan", "verifying"},
