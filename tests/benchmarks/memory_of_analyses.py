@@ -241,14 +241,14 @@ def measure(name: str, root: Path) -> Peak:
             started = time.monotonic()
             process.stdin.write(f"{images}\n")
             process.stdin.flush()
-            peaks.append(_peak_until_answer(process) - baseline)
+            peaks.append(peak_until_answer(process) - baseline)
             seconds = time.monotonic() - started
         process.stdin.close()
     half, whole = peaks
     return Peak(name, case.data(store), case.bound(store), half, whole, seconds)
 
 
-def _peak_until_answer(process: subprocess.Popen[str]) -> int:
+def peak_until_answer(process: subprocess.Popen[str]) -> int:
     """Largest anonymous memory of a process until it answers `done`."""
     assert process.stdout is not None
     peak = 0
