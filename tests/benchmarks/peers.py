@@ -32,7 +32,7 @@ from tests.benchmarks.models import ARCHITECTURE, BATCH, FROM_LAYER, MODEL, make
 from tests.benchmarks.ratios import Comparison, in_turns, speed, timed
 from tests.reference.plain_models import random_vit, save_weights
 
-IMAGES, REPEATS = 96, 2
+IMAGES, REPEATS = 64, 2
 TOKENS, CHANNELS, DEPTH = 261, 384, 12
 REGISTERS = slice(1, 5)
 EDITS = tuple(Edit("registers", name, FROM_LAYER, seed=seed) for name, seed in (
