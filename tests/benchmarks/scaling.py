@@ -1,6 +1,6 @@
 """How cost grows with images, states, blocks, edits, tokens and image size: `python -m tests.benchmarks.scaling`.
 
-Child processes say what it took: seconds, processor seconds (which say more on a busy machine), bytes read from the disk
+Child processes say what it took: seconds, processor seconds (which say more on a busy machine), bytes read from disk
 (files are forgotten before), blocks run, and the largest anonymous memory beyond imports, for which every number of
 images has a process of its own. `--figure FILE` draws it.
 `--model dinov2-reg-s` measures memory and time against images with ViT-S/14, random weights and JPEG files instead.
