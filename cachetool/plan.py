@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import humanize
 import torch
@@ -23,7 +23,7 @@ from cachetool.environment import resolve_device
 from cachetool.extraction.extract import STORAGE_ERROR_IMAGES, default_workers
 from cachetool.extraction.request import Request
 from cachetool.replaying.certificate import SAMPLE_IMAGES
-from cachetool.replaying.replay import open_backbone, require_cache
+from cachetool.replaying.replay import kept_types, open_backbone, require_cache
 from cachetool.store import StoreReader, StoreSpec, storage_dtype
 
 
@@ -52,15 +52,15 @@ class Plan:
         return table
 
 
-def plan_extraction(request: Request, batch_size: int | None = None) -> Plan:
+def plan_extraction(request: Request, batch_size: int | None = None, images: int | None = None) -> Plan:
     """Costs of an extraction, less what is stored already.
 
     One batch of noise is run, eight images are decoded and a temporary file of 32 MB is written, all timed here and
     now. Decoding, computing and writing overlap: the slowest decides, and on the CPU decoding takes turns with the
-    blocks.
+    blocks. `images` plans for that many images like those of the request, which need not be at hand.
     """
     spec, backbone = request.spec, request.backbone
-    images = len(spec.images)
+    images = len(spec.images) if images is None else images
     stored = 0
     if (request.path / "zarr.json").is_file():
         reader = StoreReader(request.path)
@@ -107,6 +107,8 @@ def plan_replay(
     edits: Sequence[Edit],
     *,
     weights: str | Path | None = None,
+    keep: Iterable[int] | Literal["all"] | None = None,
+    keep_tokens: Iterable[str] | None = None,
     device: str | None = None,
     batch_size: int | None = None,
 ) -> Plan:
@@ -133,7 +135,10 @@ def plan_replay(
     forward_seconds = _seconds_per_image(backbone, resolved, size)
     recompute = forward_seconds * first / depth
     from_state = {start: _seconds_per_image(backbone, resolved, size, start) for start in starts}
-    written = _disk_bytes(spec, images, 1, spec.token_types) * len(edits)
+    types = kept_types(spec, keep_tokens)
+    states = 1 if keep is None else len({*keep})
+    kept = [depth + 1 - edit.from_layer if keep == "all" else states for edit in edits]
+    written = sum(_disk_bytes(spec, images, count, types) for count in kept)
     reading = images * read_seconds * len(starts)
     compute = images * sum(from_state[edit.from_layer] for edit in edits)
     certificate = min(SAMPLE_IMAGES, images) * sum(from_state.values())

@@ -53,3 +53,20 @@ def test_an_extraction_is_predicted_from_its_parts(tmp_path: Path) -> None:
     assert all(seconds > 0 for seconds in parts)
     assert max(parts) < plan.costs["predicted_seconds"] <= sum(parts)
     assert not list(tmp_path.iterdir())
+
+
+def test_more_images_than_are_at_hand_can_be_planned(tmp_path: Path) -> None:
+    request = prepare("tiny-reg", "shapes", root=tmp_path, limit=8, tokens=["registers"])
+    plan = plan_extraction(request, images=50_000)
+    assert plan.costs["total_images"] == 50_000
+    # 196 blocks of 256 images, 13 states, 4 registers of 96 channels.
+    assert plan.costs["disk_bytes"] == 196 * 256 * 13 * 4 * 96 * 2
+    assert plan.costs["compute_seconds"] > 0
+
+
+def test_a_replay_writes_the_states_and_tokens_that_are_kept(cache: Path) -> None:
+    edits = [cachetool.Edit("registers", "zero", 9), cachetool.Edit("registers", "zero", 11)]
+    last = plan_replay(cache, edits, keep_tokens=["cls"]).costs["written_bytes"]
+    assert last == 2 * 256 * 96 * 2  # [CLS] of a whole block of two edits
+    assert plan_replay(cache, edits, keep=[11, 12], keep_tokens=["cls"]).costs["written_bytes"] == 2 * last
+    assert plan_replay(cache, edits, keep="all", keep_tokens=["cls"]).costs["written_bytes"] == 3 * last

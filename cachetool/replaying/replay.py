@@ -171,7 +171,7 @@ def replay_edits(
     spec = reader.spec
     require_cache(spec, cache)
     depth = spec.layers[-1]
-    types = _kept_types(spec, keep_tokens)
+    types = kept_types(spec, keep_tokens)
     named = None if keep is None or keep == "all" else tuple(sorted({int(layer) for layer in keep}))
     _check_states(reader, edits, named or (depth,), depth, own_calibration=calibration is None)
     if no_overlap and calibration is None and any(_draws(edit) for edit in edits):
@@ -262,7 +262,7 @@ def require_cache(spec: StoreSpec, path: str | Path) -> None:
         raise InvalidEditError(f"{path} is a {spec.kind}, not a cache; name the cache that it was made from")
 
 
-def _kept_types(spec: StoreSpec, wanted: Iterable[str] | None) -> tuple[str, ...]:
+def kept_types(spec: StoreSpec, wanted: Iterable[str] | None) -> tuple[str, ...]:
     """Token types to store, in storage order. Raises `InvalidEditError` naming those that the cache does not hold."""
     if wanted is None:
         return spec.token_types

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import geometry, models, storage, study
+from tests.benchmarks import geometry, models, peers, storage, study
 from tests.benchmarks.ratios import Comparison
 
 PARTS = {
@@ -19,6 +19,10 @@ PARTS = {
     "models": models.measure,
     "geometry": geometry.measure,
     "study": study.measure,
+    "peers-extraction": peers.measure_extraction,
+    "peers-replay": peers.measure_replay,
+    "peers-nnsight": peers.measure_nnsight,
+    "peers-reading": peers.measure_reading,
 }
 
 

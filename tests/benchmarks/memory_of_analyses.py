@@ -241,22 +241,22 @@ def measure(name: str, root: Path) -> Peak:
             started = time.monotonic()
             process.stdin.write(f"{images}\n")
             process.stdin.flush()
-            peaks.append(_peak_until_answer(process) - baseline)
+            peaks.append(peak_until_answer(process) - baseline)
             seconds = time.monotonic() - started
         process.stdin.close()
     half, whole = peaks
     return Peak(name, case.data(store), case.bound(store), half, whole, seconds)
 
 
-def _peak_until_answer(process: subprocess.Popen[str]) -> int:
-    """Largest anonymous memory of a process until it answers `done`."""
+def peak_until_answer(process: subprocess.Popen[str], poll: float = POLL) -> int:
+    """Largest anonymous memory of a process until it answers `done`, looked at every `poll` seconds."""
     assert process.stdout is not None
     peak = 0
     os.set_blocking(process.stdout.fileno(), False)
     while (answer := process.stdout.readline()) == "":
         assert process.poll() is None, "the analysis failed; its error is above"
         peak = max(peak, anonymous_bytes(process.pid))
-        time.sleep(POLL)
+        time.sleep(poll)
     os.set_blocking(process.stdout.fileno(), True)
     assert answer == "done\n"
     return peak

@@ -41,24 +41,26 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def in_turns(
-    ours: Callable[[], object],
-    other: Callable[[], object],
-    *,
+    *works: Callable[[], object],
     repeats: int,
     before: Callable[[], object] = lambda: None,
-) -> tuple[float, float]:
-    """Median seconds of both, timed in turns (ours, other, ours, ...) after one untimed call of each.
+    check: Callable[[], object] = lambda: None,
+) -> tuple[float, ...]:
+    """Median seconds of each, timed in turns (first, second, ..., first, ...) after one untimed call of each.
 
-    `before` is called before every timed call, untimed: to drop caches of the system, or files of the last call.
+    `before` is called before every call, untimed: to drop caches of the system, or files of the last call. `check` is
+    called after the untimed calls: to compare what they gave.
     """
-    found: tuple[list[float], list[float]] = ([], [])
+    found: list[list[float]] = [[] for _ in works]
     for turn in range(repeats + 1):
-        for side, work in zip(found, (ours, other), strict=True):
+        for side, work in zip(found, works, strict=True):
             before()
             seconds = timed(work)
             if turn:
                 side.append(seconds)
-    return statistics.median(found[0]), statistics.median(found[1])
+        if turn == 0:
+            check()
+    return tuple(statistics.median(side) for side in found)
 
 
 def slower(

@@ -71,6 +71,16 @@ def test_dry_run_writes_nothing_and_predicts_the_bytes_on_disk(cachetool: Any) -
     assert not Path("activations/shapes/tiny-reg.runs").exists()
 
 
+def test_images_that_are_not_at_hand_are_only_planned(cachetool: Any) -> None:
+    arguments = ("extract", "tiny-reg", "shapes", "--limit", "8", "--images", "50000")
+    plan = json.loads(cachetool(*arguments, "--dry-run", "--json").out)
+    assert plan["total_images"] == 50_000
+    refused = cachetool(*arguments)
+    assert refused.code == 2
+    assert "--dry-run" in refused.err
+    assert not Path("activations").exists()
+
+
 def test_calibrate_then_replay_with_it(cachetool: Any) -> None:
     cachetool("extract", "tiny-reg", "shapes", "--limit", "10", "--workers", "0")
     cachetool("extract", "tiny-reg", "shapes#calibration", "--limit", "20", "--workers", "0")

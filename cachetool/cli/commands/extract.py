@@ -42,6 +42,7 @@ def command(
     part: Annotated[str, typer.Option(help="i/n: fill the i-th of n shares of the cache, for job arrays.")] = "1/1",
     on_error: Annotated[str, typer.Option(help="An unreadable image: `stop`, or `continue` with NaN.")] = "stop",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print bytes, memory and time; write nothing.")] = False,
+    images: Annotated[int | None, typer.Option(min=1, help="With --dry-run: plan for N images like these.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Store the token activations of MODEL on DATASET, all states by default.
@@ -60,6 +61,8 @@ def command(
     from cachetool.plan import plan_extraction
 
     share = _part(part)
+    if images is not None and not dry_run:
+        raise UnknownNameError(f"--images {images} only plans: add --dry-run, or take the first N images with --limit")
     with progress() as events:
         request = prepare(
             model,
@@ -80,7 +83,7 @@ def command(
                 request, batch_size=batch_size, workers=workers, part=share, on_error=on_error, events=events
             )
     if dry_run:
-        plan = plan_extraction(request, batch_size=batch_size)
+        plan = plan_extraction(request, batch_size=batch_size, images=images)
         print_json(plan.to_json()) if as_json else output.print(plan.table())
         return
     if as_json:

@@ -103,7 +103,15 @@ def command(
     ]
     edits = repeated(edits, repeat)
     if dry_run:
-        plan = plan_replay(path, edits, weights=weights, device=device, batch_size=batch_size)
+        plan = plan_replay(
+            path,
+            edits,
+            weights=weights,
+            keep="all" if keep == "all" else integers(keep, "--keep"),
+            keep_tokens=words(keep_tokens),
+            device=device,
+            batch_size=batch_size,
+        )
         print_json(plan.to_json()) if as_json else output.print(plan.table())
         return
     with progress() as events:
