@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cachetool.backbones import Backbone, load
-from cachetool.datasets import Dataset
+from cachetool.datasets import Dataset, open_dataset
 from cachetool.errors import KeyMismatchError, StoreError, UnknownNameError
 from cachetool.extraction import extract, prepare
 from cachetool.store import differences, key_digest
@@ -64,6 +65,10 @@ def with_images(patch: Patch, **attributes: Any) -> None:
         patch.setattr(Dataset, name, value, raising=False)
 
 
+def turned_upright(patch: Patch) -> None:
+    patch.setattr("cachetool.extraction.request.open_dataset", partial(open_dataset, exif="applied"))
+
+
 def other_family(patch: Patch) -> None:
     import cachetool.extraction.request as request
 
@@ -88,7 +93,7 @@ CHANGES: dict[str, Any] = {
     "transform, mean": lambda patch: with_transform(patch, mean=(0.5, 0.5, 0.4999)),
     "transform, std": lambda patch: with_transform(patch, std=(0.25, 0.25, 0.2501)),
     "transform, decoding rules": lambda patch: patch.setattr("cachetool.datasets.base.DECODING_RULES", 2),
-    "transform, exif": lambda patch: with_images(patch, exif="applied"),
+    "transform, exif": turned_upright,
     "dataset": other_family,
 }
 """What cannot be changed by an option is changed where it comes from."""

@@ -24,7 +24,7 @@ from analyses.evaluation.evaluate import evaluate
 from analyses.netcdf import read_netcdf
 from cachetool.edits.calibration import Calibration
 from cachetool.query import open_store
-from cachetool.store import StoreReader, StoreWriter, check_block, check_store
+from cachetool.store import StoreReader, StoreWriter, check_block, check_flags, check_tables
 from tests.faults.commands import count
 from tests.reference.quick import quick
 
@@ -145,7 +145,8 @@ def verified(place: Path) -> bool:
         return False
     blocks = range(StoreReader(place).spec.geometry.blocks)
     try:
-        return bool(check_store(place)) or any(check_block(place, block) for block in blocks)
+        blocks_differ = any(check_block(place, block) or check_flags(place, block) for block in blocks)
+        return bool(check_tables(place)) or blocks_differ
     except cachetool.CachetoolError:
         return True
 

@@ -18,7 +18,7 @@ from analyses.table_files import write_both
 from cachetool.calibrating import calibrate
 from cachetool.edits.calibration import Calibration
 from cachetool.errors import IncompleteError, MissingDataError, StoreError
-from cachetool.store import StoreReader, StoreWriter, check_block, check_store, create, lock
+from cachetool.store import StoreReader, StoreWriter, check_block, check_tables, create, lock
 from cachetool.store.opened import OpenedStore
 from tests.store.conftest import Example, make_example, tree
 from tests.store.test_crash import killed_after
@@ -94,7 +94,7 @@ def test_writing_a_small_array(tmp_path: Path, example: Example, before: tuple[i
             assert tuple(reader.array("donor").tolist()) in (before, (1, 2, 3, 0))
         write_donors(path, 1, 2, 3, 0)
         assert StoreReader(path).array("donor").tolist() == [1, 2, 3, 0]
-        assert check_store(path) == []
+        assert check_tables(path) == {}
         assert not list(path.rglob("*partial*"))
 
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from cachetool.errors import CachetoolError
-from cachetool.store import StoreReader, check_block, check_store
+from cachetool.store import StoreReader, check_block, check_flags, check_tables
 from tests.store.conftest import make_example
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -66,9 +66,10 @@ def read_everything(path: Path) -> dict[str, Any]:
             reader.read_tokens(name, layer, np.arange(images), np.zeros(images, dtype=np.int64))
         if held:
             reader.read_layers(name, held, 0, images)
-    check_store(path)
+    check_tables(path)
     for block in range(spec.geometry.blocks):
         check_block(path, block)
+        check_flags(path, block)
     return found
 
 
