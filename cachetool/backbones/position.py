@@ -17,7 +17,7 @@ INTERPOLATION = "bicubic"
 def fit_position_embedding(tensors: dict[str, Tensor], model: Any) -> tuple[dict[str, Tensor], str]:
     """Bring `pos_embed` (1, token, channel) to the model's patch grid, and describe that for the key.
 
-    A position embedding that is not that of a square grid is left alone, for the check of shapes to name.
+    A position embedding that is empty or not that of a square grid is left alone, for the check of shapes to name.
     """
     rotary = getattr(model, "rope", None) is not None
     rows, columns = model.patch_embed.grid_size
@@ -25,7 +25,7 @@ def fit_position_embedding(tensors: dict[str, Tensor], model: Any) -> tuple[dict
     if model.pos_embed is None or embedding is None:
         return tensors, f"rotary {rows}x{columns}" if rotary else "none"
     prefix = 0 if model.no_embed_class else int(model.num_prefix_tokens)
-    side = math.isqrt(max(embedding.shape[1] - prefix, 0)) if embedding.ndim == 3 else 0
+    side = math.isqrt(max(embedding.shape[1] - prefix, 0)) if embedding.ndim == 3 and embedding.numel() else 0
     description = f"native {rows}x{columns}"
     if (side, side) != (rows, columns) and side > 0 and side * side + prefix == embedding.shape[1]:
         description = f"resampled {side}x{side} -> {rows}x{columns} ({INTERPOLATION}, antialias)"

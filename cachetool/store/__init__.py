@@ -19,7 +19,7 @@ from cachetool.store.format import (
 from cachetool.store.key import differences, key_digest, undetermined
 from cachetool.store.lock import lock
 from cachetool.store.metadata import Root
-from cachetool.store.opened import OpenedStore
+from cachetool.store.opened import OpenedStore, read_array
 from cachetool.store.reader import StoreReader
 from cachetool.store.records import Record, read_record
 from cachetool.store.restore import implied_table, restore_document, restore_table
@@ -53,6 +53,7 @@ __all__ = [
     "key_digest",
     "largest",
     "lock",
+    "read_array",
     "read_record",
     "restore_document",
     "restore_table",

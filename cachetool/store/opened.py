@@ -30,6 +30,21 @@ def required_entries(name: str, document: Document) -> int:
     return int(document["chunk_grid"]["configuration"]["chunk_shape"][0]) if document["shape"] else 1
 
 
+def read_array(root: Root, name: str) -> Table:
+    """A small array as a whole. Raises `StoreError` for one that is not there, `DamagedError` for damage."""
+    if name not in root.arrays:
+        raise StoreError(f"{root.path} has the arrays {', '.join(root.arrays)}; no {name!r}.")
+    document = root.arrays[name]
+    values = read_table(root.path / name, document, required_entries(name, document))
+    promised = root.about.get("tables", {}).get(name)
+    if promised is not None and table_digest(values, document) != promised:
+        raise DamagedError(
+            f"{root.path / name} is damaged: its values are not those that {ROOT} vouches for. Put back a copy of"
+            " it, or remove the store with `cachetool remove` and make it again."
+        )
+    return values
+
+
 class OpenedStore:
     """Geometry, coordinates and done records of a store; tables over images are read when first asked for."""
 
@@ -59,17 +74,7 @@ class OpenedStore:
 
     def array(self, name: str) -> Table:
         """A small array as a whole. Raises `StoreError` for one that is not there, `DamagedError` for damage."""
-        if name not in self.root.arrays:
-            raise StoreError(f"{self.path} has the arrays {', '.join(self.root.arrays)}; no {name!r}.")
-        document = self.root.arrays[name]
-        values = read_table(self.path / name, document, required_entries(name, document))
-        promised = self.root.about.get("tables", {}).get(name)
-        if promised is not None and table_digest(values, document) != promised:
-            raise DamagedError(
-                f"{self.path / name} is damaged: its values are not those that {ROOT} vouches for. Put back a copy of"
-                " it, or remove the store with `cachetool remove` and make it again."
-            )
-        return values
+        return read_array(self.root, name)
 
     @cached_property
     def images(self) -> ImageTable:

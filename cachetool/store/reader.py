@@ -75,7 +75,10 @@ class StoreReader:
         """
         flags = self._store.array("readable")
         for block in range(self._store.geometry.blocks):
-            record = self._finished.record(block)
+            try:
+                record = self._finished.record(block)
+            except DamagedError:  # raised again where anything of the block is read
+                continue
             if record is None or record.replacing:
                 continue
             ids = self._store.images.image_id[record.first : record.last]

@@ -153,9 +153,9 @@ def check_held(folder: Path, document: Document, required: int = 0) -> dict[int,
     declared = math.prod(shape) * itemsize
     whole = required > 0 and required >= (shape[0] if shape else 1)
     needed = -(-required // chunk_shape[0]) if shape else required
-    missing = [place for place in range(min(needed, count)) if place not in found]
-    if missing:
-        key = f"c.{missing[0]}{ending}" if shape else "c"
+    missing = next((place for place in range(min(needed, count)) if place not in found), None)
+    if missing is not None:
+        key = f"c.{missing}{ending}" if shape else "c"
         raise DamagedError(f"{folder / key} is missing. Run `cachetool verify --repair`.")
     if declared > held + MOST_FILLED or (whole and declared > held):
         raise DamagedError(

@@ -21,6 +21,7 @@ from cachetool.store import (
     Root,
     implied_table,
     key_digest,
+    read_array,
     restore_document,
     restore_table,
 )
@@ -95,9 +96,9 @@ def _from_cache(path: Path, name: str) -> npt.NDArray[np.generic]:
 
 def _from_dataset(path: Path, name: str) -> npt.NDArray[np.generic]:
     """Ids, labels or class names from the data set, proven by the content hashes that the cache holds."""
-    store = OpenedStore(path)
-    sha256 = tuple(store.array("content_sha256").tolist())
-    dataset, _transform = open_images(store.root.about["facts"], store.root.about["key"])
+    root = Root(path)  # the store itself does not open without its ids
+    sha256 = tuple(read_array(root, "content_sha256").tolist())
+    dataset, _transform = open_images(root.about["facts"], root.about["key"])
     if hash_images(dataset, len(sha256)) != sha256:
         raise DamagedError(f"files of {dataset.name} are not those that were extracted into {path}")
     if name == "image_id":

@@ -77,7 +77,9 @@ def read(place: Path, key: Any = None) -> dict[str, Any]:
         arrays = {name: np.asarray(array[...]) for name, array in calibration._arrays.items()}
         by_layer = {name: calibration.mean(11, name) for name in calibration.token_types}
         return {**arrays, "by layer": by_layer, "key": calibration.key, "facts": calibration.facts}
-    opened = open_store(place).load()
+    # On this thread: others would still be reading files that the next damage truncates, which ends a process that maps
+    # them.
+    opened = open_store(place).load(scheduler="synchronous")
     reader = StoreReader(place)
     return {
         "opened": opened,

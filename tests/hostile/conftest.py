@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,14 @@ def read_everything(path: Path) -> dict[str, Any]:
         check_block(path, block)
         check_flags(path, block)
     return found
+
+
+def forged(store: Path) -> dict[str, Any]:
+    """The root document of a store as somebody begins to forge it: without checksums, which would tell."""
+    document: dict[str, Any] = json.loads((store / "zarr.json").read_bytes())
+    for name in ("crc32c", "tables"):
+        document["attributes"]["cachetool"].pop(name, None)
+    return document
 
 
 def refused_or_same(read: Callable[[], dict[str, Any]], expected: dict[str, Any], name: str) -> bool:

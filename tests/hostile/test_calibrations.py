@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cachetool.edits.calibration import Calibration
 from cachetool.errors import CachetoolError, StoreError
-from tests.hostile.conftest import LONG, QUICK, harmed
+from tests.hostile.conftest import LONG, QUICK, forged, harmed
 from tests.hostile.mutation import mutated
 
 
@@ -48,7 +48,7 @@ def read_everything(path: Path) -> None:
 
 def check(calibration: Path, data: st.DataObject) -> None:
     file = calibration / "zarr.json"
-    with harmed(file, json.dumps(data.draw(mutated(json.loads(file.read_bytes())))).encode()):
+    with harmed(file, json.dumps(data.draw(mutated(forged(calibration)))).encode()):
         try:
             read_everything(calibration)
         except CachetoolError as error:
@@ -81,7 +81,7 @@ def test_thousands_of_changed_calibrations_are_refused_or_read(calibration: Path
 )
 def test_arrays_that_lie_are_named(calibration: Path, name: str, part: str, value: Any) -> None:
     file = calibration / "zarr.json"
-    document = json.loads(file.read_bytes())
+    document = forged(calibration)
     document["consolidated_metadata"]["metadata"][name][part] = value
     with harmed(file, json.dumps(document).encode()), pytest.raises(StoreError, match=r"sound\.zarr.*" + name):
         read_everything(calibration)
@@ -90,7 +90,7 @@ def test_arrays_that_lie_are_named(calibration: Path, name: str, part: str, valu
 def test_links_and_missing_arrays_are_refused(calibration: Path, tmp_path: Path) -> None:
     file = calibration / "zarr.json"
     for name in ("layer", "image_id", "registers_count"):
-        document = json.loads(file.read_bytes())
+        document = forged(calibration)
         del document["consolidated_metadata"]["metadata"][name]
         with harmed(file, json.dumps(document).encode()), pytest.raises(StoreError, match=f"array {name} is missing"):
             read_everything(calibration)

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from cachetool.errors import CachetoolError, DamagedError, StoreError
 from cachetool.store import StoreReader
-from tests.hostile.conftest import LONG, QUICK, harmed, read_everything
+from tests.hostile.conftest import LONG, QUICK, forged, harmed, read_everything
 from tests.hostile.mutation import mutated
 
 
 def check(sound: Path, data: st.DataObject) -> None:
-    file = sound / "zarr.json"
-    document = json.loads(file.read_bytes())
+    file, document = sound / "zarr.json", forged(sound)
     with harmed(file, json.dumps(data.draw(mutated(document))).encode()):
         try:
             read_everything(sound)
@@ -94,8 +93,7 @@ ARRAYS = "consolidated_metadata/metadata"
     ],
 )
 def test_absurd_entries_are_refused_by_name(sound: Path, way: str, value: Any) -> None:
-    file = sound / "zarr.json"
-    document = json.loads(file.read_bytes())
+    file, document = sound / "zarr.json", forged(sound)
     if ".." in way:
         document["consolidated_metadata"]["metadata"]["../../outside"] = value
         content = json.dumps(document).encode()
@@ -127,12 +125,12 @@ def test_what_is_no_strict_json_is_refused(sound: Path, content: bytes, message:
 
 def test_a_small_document_takes_little_memory(tmp_path: Path, sound: Path) -> None:
     """Without files behind them, arrays of terabytes are refused before memory is taken; the rest is bounded."""
-    document = json.loads((sound / "zarr.json").read_bytes())
+    document = forged(sound)
     arrays = document["consolidated_metadata"]["metadata"]
     for name in ("image_id", "content_sha256", "label", "class_name", "readable"):
         arrays[name]["shape"] = [10**12]
         arrays[name]["chunk_grid"]["configuration"]["chunk_shape"] = [10**12]
     (tmp_path / "small.zarr").mkdir()
     (tmp_path / "small.zarr" / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(DamagedError, match=r"image_id is damaged.* 0 of 1 files hold 0 bytes"):
+    with pytest.raises(DamagedError, match=r"image_id.*is missing"):
         StoreReader(tmp_path / "small.zarr")

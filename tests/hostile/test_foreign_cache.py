@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import cachetool  # noqa: F401 (a fixture)
+from tests.hostile.conftest import forged
 
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "6", "--workers", "0")
 
@@ -28,7 +29,7 @@ class Payload:
 
 def about(cache: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     file = cache / "zarr.json"
-    document = json.loads(file.read_bytes())
+    document = forged(cache)
     return file, document, document["attributes"]["cachetool"]
 
 

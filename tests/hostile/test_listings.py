@@ -97,14 +97,13 @@ def matlab(**variables: Any) -> bytes:
     return buffer.getvalue()
 
 
-@QUICK
-@given(data=damaged(matlab(pts_coord=np.arange(20.0).reshape(2, 10))))
-def test_damaged_matlab_files_are_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "a.mat").write_bytes(data)
-    try:
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_matlab_files_that_were_cut_are_refused(tmp_path: Path, share: float) -> None:
+    """Cut, not changed: there are bytes that end the process within SciPy's reader, as the README says."""
+    whole = matlab(pts_coord=np.arange(20.0).reshape(2, 10))
+    (tmp_path / "a.mat").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(DatasetError, match=r"a\.mat"):
         read_variable(tmp_path / "a.mat", "pts_coord")
-    except DatasetError as error:
-        assert "a.mat" in str(error)
 
 
 @pytest.mark.parametrize(

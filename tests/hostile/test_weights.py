@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
@@ -183,7 +183,7 @@ NAMES = st.sampled_from(
 )  # fmt: skip
 
 
-@QUICK
+@settings(QUICK, max_examples=12)  # each builds the model anew
 @given(tensors=st.dictionaries(NAMES, SHAPES, max_size=6))
 def test_any_names_and_shapes_are_refused_in_words(tmp_path: Path, tensors: dict[str, list[int]]) -> None:
     torch.save({name: torch.zeros(shape) for name, shape in tensors.items()}, tmp_path / "a.pth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -48,5 +49,8 @@ def test_records_without_digests_are_served_from_the_shards(tmp_path, kit, monke
     path = kit.make_example(images=10).make(tmp_path / "a.zarr")
     before = StateDigests(path).of(ALL)
     for record in (path / ".cachetool" / "blocks").glob("*.json"):
-        record.write_text(record.read_text().replace('"states": {', '"unknown": {'))
+        document = json.loads(record.read_text())
+        for facts in document["files"].values():
+            del facts["states"]
+        record.write_text(json.dumps(document))
     assert StateDigests(path).of(ALL) == before
