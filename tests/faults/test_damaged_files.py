@@ -1,7 +1,7 @@
 """Every kind of file, damaged in every way: what cachetool reads is then refused, or equal to what it was.
 
-`CACHETOOL_FLIPS` says how many bits of each file are flipped, one at a time. One file of each kind is tried, and
-all files under `-m slow`.
+`CACHETOOL_FLIPS` says how many bits of each file are flipped, one at a time. One file of every fourth kind is tried,
+and all files under `-m slow`.
 """
 
 from __future__ import annotations
@@ -212,10 +212,11 @@ def kind(file: Path) -> tuple[str, ...]:
     return (store_of(file).parent.suffix, *(re.sub(r"\d+", "0", part) for part in below))
 
 
-def test_one_file_of_each_kind(root: Path) -> None:
+def test_one_file_of_some_kinds(root: Path) -> None:
     chosen = {kind(file): file for file in all_files(root) if ".calibrations" not in str(file)}
-    outcomes = tried([file for what, file in chosen.items() if "off_distribution" not in "".join(what)])
-    assert outcomes["refused"] > 100
+    files = [file for what, file in sorted(chosen.items()) if "off_distribution" not in "".join(what)]
+    outcomes = tried(files[::4])
+    assert outcomes["refused"] > 25
     assert set(outcomes) <= {"refused", "unfinished", "verify", "harmless"}
 
 

@@ -19,7 +19,7 @@ from cachetool.store import StoreReader, check_block, check_flags, check_tables
 from tests.store.conftest import make_example
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
 MEMORY = 2**31
 """Bytes of address space that a test may take beyond what the process has: no document may cost more."""

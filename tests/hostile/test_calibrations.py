@@ -64,7 +64,7 @@ def test_a_changed_calibration_is_refused_or_read(calibration: Path, data: st.Da
 @pytest.mark.slow
 @LONG
 @given(data=st.data())
-def test_thousands_of_changed_calibrations_are_refused_or_read(calibration: Path, data: st.DataObject) -> None:
+def test_hundreds_of_changed_calibrations_are_refused_or_read(calibration: Path, data: st.DataObject) -> None:
     check(calibration, data)
 
 

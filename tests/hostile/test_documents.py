@@ -34,7 +34,7 @@ def test_a_changed_document_is_refused_or_read(sound: Path, data: st.DataObject)
 @pytest.mark.slow
 @LONG
 @given(data=st.data())
-def test_thousands_of_changed_documents_are_refused_or_read(sound: Path, data: st.DataObject) -> None:
+def test_hundreds_of_changed_documents_are_refused_or_read(sound: Path, data: st.DataObject) -> None:
     check(sound, data)
 
 

@@ -49,7 +49,7 @@ def test_what_is_typed_survives_its_own_text(target: str, replacement: str, laye
 @pytest.mark.slow
 @LONG
 @given(target=TYPED, replacement=TYPED, layer=st.integers(0, 40))
-def test_thousands_of_texts_survive_themselves(target: str, replacement: str, layer: int) -> None:
+def test_hundreds_of_texts_survive_themselves(target: str, replacement: str, layer: int) -> None:
     check(target, replacement, layer)
 
 

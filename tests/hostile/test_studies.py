@@ -37,7 +37,7 @@ def test_a_changed_study_is_refused_or_one(document: Any) -> None:
 @pytest.mark.slow
 @LONG
 @given(document=mutated(SOUND))
-def test_thousands_of_changed_studies_are_refused_or_ones(document: Any) -> None:
+def test_hundreds_of_changed_studies_are_refused_or_ones(document: Any) -> None:
     check(document)
 
 

@@ -46,7 +46,7 @@ def test_other_bytes_are_no_chunk(sound: Path, name: str, content: bytes) -> Non
 @pytest.mark.slow
 @LONG
 @given(name=TABLES, content=CONTENTS)
-def test_thousands_of_other_bytes_are_no_chunk(sound: Path, name: str, content: bytes) -> None:
+def test_hundreds_of_other_bytes_are_no_chunk(sound: Path, name: str, content: bytes) -> None:
     check(sound, name, content)
 
 

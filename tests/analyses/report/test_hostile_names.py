@@ -55,7 +55,8 @@ def test_charts_of_an_analysis(name: str) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_chart_of_a_table(reported: Reported, name: str) -> None:
     frame = read_table(reported.table)
-    frame = frame.replace({"edit": {one: name for one in frame["edit"].unique() if one != "intact"}})
+    edits = [one for one in frame["edit"].unique() if one != "intact"]
+    frame = frame.replace({"edit": {one: f"{name}{number}" for number, one in enumerate(edits)}})
     frame["until_layer"] = frame["until_layer"].astype(object).where(frame["edit"] == "intact", name)
     frame["model"] = name
     for effects in effects_of(frame, reported.table):
