@@ -163,6 +163,7 @@ def test_a_read_only_directory(cachetool: Any, tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "read-only").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_finished(tmp_path: Path) -> None:
     """A limit on file size makes write() fail in mid-shard, as a full disk does."""
     root = tmp_path / "activations"

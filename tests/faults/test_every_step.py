@@ -58,6 +58,7 @@ def each_step(
     raise AssertionError("the action never ends")
 
 
+@pytest.mark.slow
 def test_making_a_store(tmp_path: Path, example: Example) -> None:
     create(tmp_path / "expected.zarr", example.spec)
     expected = tree(tmp_path / "expected.zarr")
@@ -123,6 +124,7 @@ def test_taking_and_giving_back_a_lock(tmp_path: Path, example: Example) -> None
         assert not list((path / ".cachetool" / "locks").iterdir())
 
 
+@pytest.mark.slow
 def test_writing_a_calibration(tmp_path: Path, example: Example) -> None:
     values = {name: np.nan_to_num(array, nan=1, posinf=1, neginf=1) for name, array in example.values.items()}
     bounded = replace(example, values={name: np.clip(array, -9, 9) for name, array in values.items()})

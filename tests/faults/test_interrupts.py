@@ -42,7 +42,8 @@ def test_interrupted(name: str, presses: int, tmp_path: Path) -> None:
             command.signal(signal.SIGINT)
             time.sleep(moments.uniform(0, 0.05))
         status = command.wait()
-        assert "Traceback" not in command.text
+        # An interrupt that lands in a destructor is dropped by Python, which says so itself.
+        assert "Traceback" not in command.text.partition("Exception ignored in")[0]
         assert status in (0, 130), command.text
         interrupted += status == 130
         if status == 130:

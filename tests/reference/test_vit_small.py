@@ -62,11 +62,13 @@ def replayed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Replayed(model, pixels, intact, path, dict(zip(EDITS, runs, strict=True)))
 
 
+@pytest.mark.slow
 def test_every_state_bit_for_bit(replayed: Replayed) -> None:
     assert np.array_equal(stored_sequence(replayed.cache), replayed.intact.states)
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.slug)
+@pytest.mark.slow
 def test_edit(replayed: Replayed, edit: Edit) -> None:
     run, intact = replayed.runs[edit], replayed.intact
     chosen = chosen_tokens(intact, edit.target, edit.from_layer, edit.seed)

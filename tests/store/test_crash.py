@@ -115,6 +115,7 @@ def test_a_kill_while_adding_states_to_a_finished_block(tmp_path, kit, monkeypat
     assert steps > 20
 
 
+@pytest.mark.slow
 def test_a_kill_while_adding_images(tmp_path, kit, monkeypatch) -> None:
     example = kit.make_example(TokenLayout(1, 0, 1, 1), images=4, block=2, layers=(0,))
     expected = kit.tree(example.make(tmp_path / "expected.zarr"))

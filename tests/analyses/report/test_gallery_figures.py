@@ -66,6 +66,7 @@ def test_keypoints_are_marked_right_and_wrong(subject: Subject) -> None:
         carried_keypoints.draw([], subject.annotations)
 
 
+@pytest.mark.slow
 def test_all_are_written_for_a_cache(subject: Subject, tmp_path: Path) -> None:
     written = write_gallery_figures(subject, [4], tmp_path)
     assert sorted(path.name for path in written) == [

@@ -126,6 +126,7 @@ def test_a_finished_study_is_summed_up_for_people(study: Run, finished: Finished
         assert words in err
 
 
+@pytest.mark.slow
 def test_figures_lie_beside_the_tables(
     study: Run, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,7 @@ def test_rows_are_those_of_the_edits(finished: Finished) -> None:
     }
 
 
+@pytest.mark.slow
 def test_calibration_images_of_a_larger_cache_are_stored_once(finished: Finished, tmp_path: Path) -> None:
     """The training cache holds more images than are calibrated on: a second run must not calibrate on all of them."""
     study = load_study(str(finished.file))
