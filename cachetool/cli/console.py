@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from cachetool.cli.interrupts import interrupted_once
 from cachetool.errors import UnknownNameError
 
 WIDTH = 150
@@ -82,31 +81,11 @@ class ProgressEvents:
 def progress() -> Iterator[ProgressEvents]:
     """A progress display for the time of a block of work."""
     try:
-        with _interrupted_once(), _display() as display:
+        with interrupted_once(), _display() as display:
             yield ProgressEvents(display)
     except KeyboardInterrupt:
         errors.print("interrupted: finished blocks are kept; the same command goes on from there", markup=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-@contextmanager
-def _interrupted_once() -> Iterator[None]:
-    """Let the first Ctrl-C end the work, and none after it disturb the block that is still being written."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is interrupt:  # else the process is about to end
-            signal.signal(signal.SIGINT, before)
 
 
 def _display() -> Progress:

@@ -20,6 +20,9 @@ MOST_DIMENSIONS = 8
 LARGEST_DIMENSION = 2**48
 """Sizes beyond are no sizes: products of a few of them still are exact where they are compared."""
 
+LONGEST_NAME = 255
+"""Bytes of a folder's name that Linux, macOS and Windows file systems have room for."""
+
 _TYPES = ("bool", "string", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
 DATA_TYPES = (*_TYPES, "float16", "float32", "float64")
 """Zarr data types of the arrays of a store."""
@@ -76,7 +79,9 @@ def is_number(value: Any) -> bool:
 def name_problem(name: str) -> str | None:
     """Why a name cannot be that of an array, which is a folder inside the store; None for one that can."""
     plain = name.isprintable() and name[:1] not in ("", ".") and not {"/", "\\"} & set(name)
-    return None if plain else f"{shown(name)} is no name of an array, which is a plain folder name"
+    if plain and len(name.encode()) <= LONGEST_NAME:
+        return None
+    return f"{shown(name)} is no name of an array, which is a plain folder name of at most {LONGEST_NAME} bytes"
 
 
 def array_problems(document: object) -> list[str]:

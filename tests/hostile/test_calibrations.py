@@ -87,6 +87,15 @@ def test_arrays_that_lie_are_named(calibration: Path, name: str, part: str, valu
         read_everything(calibration)
 
 
+def test_names_longer_than_a_folder_may_have_are_refused(calibration: Path) -> None:
+    document = forged(calibration)
+    arrays = document["consolidated_metadata"]["metadata"]
+    arrays["x" * 256] = arrays["é" * 128] = arrays["layer"]
+    with harmed(calibration / "zarr.json", json.dumps(document).encode()), pytest.raises(StoreError) as refused:
+        read_everything(calibration)
+    assert "xxx" in str(refused.value) and "ééé" in str(refused.value)
+
+
 def test_links_and_missing_arrays_are_refused(calibration: Path, tmp_path: Path) -> None:
     file = calibration / "zarr.json"
     for name in ("layer", "image_id", "registers_count"):
