@@ -40,37 +40,52 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[type[BaseException]]
     signal.signal(signal.SIGINT, handler)
 
 
+def work(acts: Callable[[], object]) -> None:
+    with interrupted_once():
+        acts()
+
+
+def press_twice() -> None:
+    try:
+        press()
+    finally:
+        press()
+
+
 def test_a_second_press_does_nothing(shown: list[type[BaseException]]) -> None:
-    with pytest.raises(KeyboardInterrupt), interrupted_once():
-        try:
-            press()
-        finally:
-            press()
+    with pytest.raises(KeyboardInterrupt):
+        work(press_twice)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def press_in_a_destructor() -> None:
+    Dying(press)
+    time.sleep(30)
 
 
 def test_an_interrupt_dropped_in_a_destructor_is_raised_again(shown: list[type[BaseException]]) -> None:
     begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), interrupted_once():
-        Dying(press)
-        time.sleep(30)
+    with pytest.raises(KeyboardInterrupt):
+        work(press_in_a_destructor)
     assert time.monotonic() - begun < 10
     assert not shown
 
 
-def test_destructors_are_heard_until_an_interrupt(shown: list[type[BaseException]]) -> None:
-    with pytest.raises(KeyboardInterrupt), interrupted_once():
+def fail_before_and_after() -> None:
+    Dying(fail)
+    try:
+        press()
+    finally:
         Dying(fail)
-        assert shown == [AttributeError]
-        try:
-            press()
-        finally:
-            Dying(fail)
+
+
+def test_destructors_are_heard_until_an_interrupt(shown: list[type[BaseException]]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        work(fail_before_and_after)
     assert shown == [AttributeError]
 
 
 def test_all_is_as_before_where_nothing_was_pressed(shown: list[type[BaseException]]) -> None:
     handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    with interrupted_once():
-        pass
+    work(lambda: None)
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == (handler, hook)
