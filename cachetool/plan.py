@@ -20,8 +20,9 @@ from cachetool.backbones import Backbone, default_batch_size
 from cachetool.datasets import load_batches
 from cachetool.edits import Edit
 from cachetool.environment import resolve_device
-from cachetool.extraction.extract import STORAGE_ERROR_IMAGES, default_workers
+from cachetool.extraction.extract import default_workers
 from cachetool.extraction.request import Request
+from cachetool.extraction.storage_error import forward_passes, measured_images
 from cachetool.replaying.certificate import SAMPLE_IMAGES
 from cachetool.replaying.replay import kept_types, open_backbone, require_cache
 from cachetool.store import StoreReader, StoreSpec, storage_dtype
@@ -76,9 +77,9 @@ def plan_extraction(request: Request, batch_size: int | None = None, images: int
     compute, decode = todo * seconds, todo * _decode_seconds(request) / workers
     write = disk / _write_speed(request.path)
     # The rounding of each state is measured by running the blocks above it.
-    measured = 0 if stored or spec.dtype == "float32" else min(STORAGE_ERROR_IMAGES, todo)
-    blocks = backbone.depth + sum(backbone.depth - layer for layer in request.layers)
-    storage_error = measured * seconds * blocks / backbone.depth
+    rounded = todo > 0 and not stored and spec.dtype != "float32"
+    measured = measured_images(images, request.layers, backbone.depth) if rounded else 0
+    storage_error = measured * seconds * forward_passes(request.layers, backbone.depth)
     stages = (compute + decode, write) if backbone.device.type == "cpu" else (compute, decode, write)
     costs = {
         "total_images": images,

@@ -18,6 +18,7 @@ from cachetool.backbones.hub import fetch_weights
 from cachetool.backbones.position import fit_position_embedding
 from cachetool.backbones.random_weights import random_weights
 from cachetool.backbones.support import check_supported
+from cachetool.backbones.uninitialised import Uninitialised
 from cachetool.backbones.vit import VisionTransformerBackbone
 from cachetool.backbones.weights import canonical, digest, read_weights
 from cachetool.embedded.architecture import build_tiny_reg
@@ -79,7 +80,7 @@ def load(
 
 def _build(architecture: str, image_size: int | None = None, classes: int | None = None) -> Any:
     """Build an architecture without memory for its weights, at timm's own image size and classes unless given."""
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialised():
         if not architecture:
             model = build_tiny_reg()
             if image_size is not None:

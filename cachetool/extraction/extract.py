@@ -20,11 +20,8 @@ from cachetool.extraction.buffers import BlockBuffer, to_device
 from cachetool.extraction.halving import Halving
 from cachetool.extraction.opening import check_same, open_for_writing
 from cachetool.extraction.request import Request
-from cachetool.extraction.storage_error import storage_error
+from cachetool.extraction.storage_error import measured_images, storage_error
 from cachetool.store import StoreReader, StoreWriter, lock
-
-STORAGE_ERROR_IMAGES = 4
-"""Spread over the first batch. Each costs half a forward pass per state, and gives as many numbers as it has values."""
 
 
 @dataclass(frozen=True)
@@ -253,8 +250,10 @@ class _Loop:
         spec = self._writer.spec
         if spec.dtype == "float32" or not self._unmeasured:
             return
-        spread = torch.linspace(0, len(images) - 1, min(STORAGE_ERROR_IMAGES, len(images)), dtype=torch.int64)
-        request, sample = self._request, images[spread.to(images.device)]
+        request = self._request
+        count = measured_images(len(self._images.image_id), self._unmeasured, request.backbone.depth)
+        spread = torch.linspace(0, len(images) - 1, min(count, len(images)), dtype=torch.int64)
+        sample = images[spread.to(images.device)]
         measured = storage_error(request.backbone, sample, self._unmeasured, request.token_types, spec.dtype)
         self._writer.update_facts({"storage_error": {**spec.facts.get("storage_error", {}), **measured}})
         self._unmeasured = []

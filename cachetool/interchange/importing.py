@@ -19,7 +19,7 @@ from cachetool import places
 from cachetool.errors import DamagedError, KeyMismatchError, MissingDataError, StoreError
 from cachetool.events import Events, Silent
 from cachetool.interchange.checking import Contents, check
-from cachetool.store import StoreReader, StoreWriter, create, key_digest, storage_dtype
+from cachetool.store import SmallArray, StoreReader, StoreWriter, create, key_digest, storage_dtype
 from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
 
 UNREADABLE = "unreadable when the cache was made"
@@ -158,8 +158,8 @@ def _fill(path: Path, contents: Contents, file: Path, events: Events) -> int:
             layers = [contents.layers[column] for column in columns]
             written += writer.write_block(block, arrays, layers, failed=failed)
         events.advance(len(images), written - before)
-    for name, (dimensions, values, attributes) in contents.extras.items():
-        writer.write_image_array(name, values, dimensions, attributes)
+    extras = contents.extras.items()
+    writer.write_image_arrays({name: SmallArray(values, dims, attrs) for name, (dims, values, attrs) in extras})
     return written
 
 

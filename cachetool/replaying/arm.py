@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cachetool.edits import Edit, Replacement, Selection
 from cachetool.edits.meter import Distances, Meter, own_images, per_image
 from cachetool.replaying.sources import CacheSources
-from cachetool.store import StoreWriter
+from cachetool.store import SmallArray, StoreWriter
 
 
 @dataclass(frozen=True)
@@ -140,21 +140,21 @@ class Arm(EditInHand):
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write the arrays over images and the facts; the run is complete once this returns."""
-        self.writer.write_image_array(
-            "edited", self._edited, ("image", "token"), {"description": "whether the edit selected the token"}
-        )
+        arrays = {
+            "edited": SmallArray(
+                self._edited, ("image", "token"), {"description": "whether the edit selected the token"}
+            )
+        }
         donors = self._donors()
         if donors is not None:
-            dimensions = ("image",) if donors.ndim == 1 else ("image", "edited_layer")
-            self.writer.write_image_array(
-                "donor", donors, dimensions, {"description": "index of the image whose tokens were put in, -1 for none"}
+            arrays["donor"] = SmallArray(
+                donors,
+                ("image",) if donors.ndim == 1 else ("image", "edited_layer"),
+                {"description": "index of the image whose tokens were put in, -1 for none"},
             )
         if self.measures:
             for name, values in self._distances.items():
-                self.writer.write_image_array(
-                    f"off_distribution_{name}",
-                    values,
-                    ("image",),
-                    {"description": f"{name.replace('_', ' ')} of the injected tokens, see cachetool.edits.meter"},
-                )
+                description = f"{name.replace('_', ' ')} of the injected tokens, see cachetool.edits.meter"
+                arrays[f"off_distribution_{name}"] = SmallArray(values, ("image",), {"description": description})
+        self.writer.write_image_arrays(arrays)
         self.writer.update_facts({**facts, "finished": True})

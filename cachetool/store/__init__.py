@@ -6,7 +6,7 @@ from cachetool.store.check import check_block, check_flags, check_tables
 from cachetool.store.create import create
 from cachetool.store.digests import Digests, StateDigests
 from cachetool.store.dtypes import DTYPES, beyond_range, from_float32, largest, storage_dtype, to_float32
-from cachetool.store.extend import extend
+from cachetool.store.extend import SmallArray, extend
 from cachetool.store.format import (
     FORMAT_VERSION,
     ArraySpec,
@@ -36,6 +36,7 @@ __all__ = [
     "OpenedStore",
     "Record",
     "Root",
+    "SmallArray",
     "StateDigests",
     "StoreReader",
     "StoreSpec",

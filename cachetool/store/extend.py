@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -133,47 +133,74 @@ def merge_facts(path: Path, facts: Mapping[str, Any]) -> None:
         store.root.write()
 
 
-def add_array(
-    path: Path, name: str, data: npt.NDArray[Any], dimensions: Sequence[str], attributes: Mapping[str, Any]
-) -> None:
-    """Add or replace a small array. Raises `StoreError` for a name or dimensions that do not fit, or on a full disk."""
+@dataclass(frozen=True)
+class SmallArray:
+    """An array beside the tokens, such as donors or distances over `image`."""
+
+    data: npt.NDArray[Any]
+    dimensions: Sequence[str]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def add_arrays(path: Path, arrays: Mapping[str, SmallArray]) -> None:
+    """Add or replace small arrays: a crash leaves each as it was, absent, or new.
+
+    Raises `StoreError` for names or dimensions that do not fit, before anything is changed, or on a full disk.
+    """
+    if not arrays:
+        return
     with exclusive(path):
         store = OpenedStore(path)
-        _check_array(store, name, data, dimensions)
-        document = table_document(data, dimensions, attributes=dict(attributes))
-        if name in store.root.arrays:
-            del store.root.arrays[name]
-            store.root.about.get("tables", {}).pop(name, None)
-            store.root.write()
-        temporary = temporary_name(path / name)
-        try:
-            with storage_errors(path / name):
-                shutil.rmtree(path / name, ignore_errors=True)
-                temporary.mkdir()
-                write_file(temporary / ROOT, [encode_document(document)])
-                for key, chunk in encode_table(data, document):
-                    write_file(temporary / key, [chunk])
-                sync_folder(temporary)
-                temporary.rename(path / name)
-                sync_folder(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        store.root.arrays[name] = document
-        store.root.about.setdefault("tables", {})[name] = table_digest(data, document)
-        store.root.write()
+        root = store.root
+        _check_arrays(store, arrays)
+        documents = {
+            name: table_document(array.data, array.dimensions, attributes=dict(array.attributes))
+            for name, array in arrays.items()
+        }
+        replaced = [name for name in arrays if name in root.arrays]
+        for name in replaced:
+            del root.arrays[name]
+            root.about.get("tables", {}).pop(name, None)
+        if replaced:
+            root.write()
+        for name, array in arrays.items():
+            _write_array(path / name, array.data, documents[name])
+            root.arrays[name] = documents[name]
+            root.about.setdefault("tables", {})[name] = table_digest(array.data, documents[name])
+        sync_folder(path)
+        root.write()
 
 
-def _check_array(store: OpenedStore, name: str, data: npt.NDArray[Any], dimensions: Sequence[str]) -> None:
+def _write_array(path: Path, data: npt.NDArray[Any], document: Document) -> None:
+    """Put the folder of an array that no root document names in place, as a whole."""
+    temporary = temporary_name(path)
+    try:
+        with storage_errors(path):
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.mkdir()
+            write_file(temporary / ROOT, [encode_document(document)])
+            for key, chunk in encode_table(data, document):
+                write_file(temporary / key, [chunk])
+            sync_folder(temporary)
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_arrays(store: OpenedStore, arrays: Mapping[str, SmallArray]) -> None:
     sizes: dict[str, int] = {}
-    for document in store.root.arrays.values():
-        sizes.update(zip(document["dimension_names"], document["shape"], strict=True))
+    for name, document in store.root.arrays.items():
+        if name not in arrays:
+            sizes.update(zip(document["dimension_names"], document["shape"], strict=True))
     problems = []
-    if name in RESERVED or not name.isidentifier():
-        problems.append(f"{name!r} is no free name: expected an identifier other than {', '.join(sorted(RESERVED))}")
-    if len(dimensions) != data.ndim:
-        problems.append(f"{data.ndim} dimensions have {len(dimensions)} names")
-    for dimension, size in zip(dimensions, data.shape, strict=False):
-        if sizes.get(dimension, size) != size:
-            problems.append(f"dimension {dimension}: the store has {sizes[dimension]}, the array {size}")
+    for name, array in arrays.items():
+        if name in RESERVED or not name.isidentifier():
+            reserved = ", ".join(sorted(RESERVED))
+            problems.append(f"{name!r} is no free name: expected an identifier other than {reserved}")
+        if len(array.dimensions) != array.data.ndim:
+            problems.append(f"{name}: {array.data.ndim} dimensions have {len(array.dimensions)} names")
+        for dimension, size in zip(array.dimensions, array.data.shape, strict=False):
+            if sizes.setdefault(dimension, size) != size:
+                problems.append(f"{name}: dimension {dimension} is {sizes[dimension]} elsewhere, and {size} here")
     if problems:
-        raise StoreError(f"The array {name} does not fit {store.path}: " + "; ".join(problems) + ".")
+        raise StoreError(f"Arrays do not fit {store.path}: {'; '.join(problems)}.")

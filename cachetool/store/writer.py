@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cachetool.errors import DamagedError, StoreError
 from cachetool.store.atomic import Staged, remove_file, remove_leftovers, write_atomically
 from cachetool.store.dtypes import fill_value, storage_dtype
-from cachetool.store.extend import add_array, merge_facts
+from cachetool.store.extend import SmallArray, add_arrays, merge_facts
 from cachetool.store.format import StoreSpec
 from cachetool.store.lock import living_owners
 from cachetool.store.opened import OpenedStore
@@ -146,11 +146,15 @@ class StoreWriter:
         dims: Sequence[str],
         attrs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add or replace a small array beside the tokens, such as donors or distances over `image`.
+        """Add or replace one small array beside the tokens, as `write_image_arrays` does."""
+        self.write_image_arrays({name: SmallArray(data, dims, attrs or {})})
 
-        Raises `StoreError` for a name that the format uses, and where `dims` do not fit the store.
+    def write_image_arrays(self, arrays: Mapping[str, SmallArray]) -> None:
+        """Add or replace small arrays beside the tokens by name, such as donors or distances over `image`.
+
+        Raises `StoreError` for names that the format uses, and where dimensions do not fit the store or each other.
         """
-        add_array(self.path, name, data, dims, attrs or {})
+        add_arrays(self.path, arrays)
         self._store.renew()
 
     def update_facts(self, facts: Mapping[str, Any]) -> None:

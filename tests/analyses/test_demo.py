@@ -12,7 +12,7 @@ from cachetool.events import Silent
 
 
 def test_demo_on_a_few_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, images in (("TRAIN_IMAGES", 120), ("EVALUATED_IMAGES", 40), ("CALIBRATION_IMAGES", 40)):
+    for name, images in (("TRAIN_IMAGES", 60), ("EVALUATED_IMAGES", 20), ("CALIBRATION_IMAGES", 20)):
         monkeypatch.setattr(demo, name, images)
     rows = demo.run_demo(tmp_path, from_layer=1, events=Silent())
     assert [row.name for row in rows] == list(demo.demo_edits(1))
@@ -20,7 +20,7 @@ def test_demo_on_a_few_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert intact.difference.estimate == 0
     assert intact.cosine == pytest.approx(1, abs=1e-5)
     for row in rows[1:]:
-        assert row.difference.images == 40
+        assert row.difference.images == 20
         assert row.accuracy - intact.accuracy == pytest.approx(row.difference.estimate)
         # The demo calibrates [CLS] and registers alone, so the meter has nothing to say of patches.
         assert np.isfinite(row.mahalanobis_percentile) == ("patches" not in row.name)

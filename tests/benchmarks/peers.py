@@ -24,7 +24,7 @@ from cachetool import Edit
 from cachetool.datasets import load_batches
 from cachetool.extraction import Request, extract, prepare
 from cachetool.extraction.extract import default_workers
-from cachetool.extraction.storage_error import relative_error, storage_error
+from cachetool.extraction.storage_error import measured_images, relative_error, storage_error
 from cachetool.places import runs_directory
 from cachetool.store import StoreReader
 from tests.benchmarks import storage
@@ -108,7 +108,8 @@ def measure_extraction(folder: Path) -> Iterator[Comparison]:
         lambda: extract(ours, batch_size=BATCH), *sides.values(), repeats=REPEATS, before=clear, check=check
     )
     _, images = next(_batches(ours))
-    once = timed(lambda: storage_error(ours.backbone, images[:4], ours.layers, ours.token_types, "float16"))
+    sample = images[: measured_images(IMAGES, ours.layers, DEPTH)]
+    once = timed(lambda: storage_error(ours.backbone, sample, ours.layers, ours.token_types, "float16"))
     what = "extract ViT-S/14 reg4, 13 states to float16"
     counts = {"images": str(IMAGES), "of ours, once per cache: storage error": f"{once:.1f} s"}
     for name_of_side, other in zip(sides, seconds[1:], strict=True):

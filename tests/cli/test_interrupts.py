@@ -35,7 +35,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[type[BaseException]]
     """What the hook of unraisable exceptions was called with, and handlers as they were afterwards."""
     found: list[type[BaseException]] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda dropped: found.append(dropped.exc_type))
-    handler = signal.getsignal(signal.SIGINT)
+    # A shell without job control starts background commands with interrupts ignored.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield found
     signal.signal(signal.SIGINT, handler)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import zarr
 
 from cachetool.errors import ImageError, InvalidEditError, KeyMismatchError, RangeError, UnknownNameError
 from cachetool.extraction import Extracted, extract, prepare
+from cachetool.extraction.storage_error import measured_images
 from cachetool.store import StoreReader, StoreWriter, create
 from tests.reference.hooked_forward import hooked_forward, relative_rms
 from tests.reference.plain_models import (
@@ -218,7 +219,29 @@ def test_only_stored_tokens_are_checked(tmp_path: Path) -> None:
         run(tmp_path, dtype="float16", weights=weights, limit=4, tokens=("patches",), layers=(0,))
 
 
-def test_storage_error_is_what_hooks_find(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("images", "layers", "measured"),
+    [
+        (3, range(13), 1),
+        (64, range(13), 1),
+        (512, range(13), 2),
+        (1024, range(13), 4),
+        (10**6, range(13), 4),
+        (2, [12], 1),
+        (64, [12], 1),
+        (100, [12], 3),
+        (3, [12], 1),
+    ],
+)
+def test_storage_error_takes_three_percent_or_one_image(images: int, layers: Sequence[int], measured: int) -> None:
+    found = measured_images(images, layers, 12)
+    blocks = found * sum([12, *(12 - layer for layer in layers)])
+    assert found == measured
+    assert found == 1 or blocks <= 0.03 * images * 12
+
+
+def test_storage_error_is_what_hooks_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cachetool.extraction.storage_error.SHARE", 10)
     done = run(tmp_path, dtype="float16", limit=8, layers=(0, 6, 12))
     facts = StoreReader(done.path).spec.facts["storage_error"]
     assert set(facts) == {"0", "6", "12"}

@@ -33,7 +33,7 @@ class Case:
     """A command to be killed."""
 
     arguments: Sequence[object]
-    """Without `--root DIRECTORY`, which comes last."""
+    """Without `--root DIRECTORY`, which comes last; `{root}` stands for it elsewhere."""
     made: str
     """Pattern of the files that it makes, below the root."""
     then: Sequence[Sequence[object]] = ()
@@ -48,7 +48,13 @@ CASES = {
     "calibrate": Case(("calibrate", "--layers", "6-8"), "shapes/*.calibrations/**/*"),
     "repair": Case(("verify", "--repair"), "shapes/tiny-reg.zarr/**/*", (EXTRACT[:-1],), damages=True),
     "evaluate": Case(("evaluate", "--task", "retrieval"), "shapes/*.outcomes/**/*"),
+    "export": Case(("export", "shapes/tiny-reg", "{root}/cache.h5"), "cache.h5"),
 }
+
+
+def in_root(arguments: Sequence[object], root: Path) -> list[str]:
+    """The arguments of a command on a root."""
+    return [*(str(argument).replace("{root}", str(root)) for argument in arguments), "--root", str(root)]
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +117,11 @@ def test_killed_at_any_moment(name: str, prepared: Path, tmp_path: Path) -> None
     whole = tmp_path / "whole"
     begin(whole, prepared, case)
     started = time.monotonic()
-    run((*case.arguments, "--root", whole), tmp_path)
+    run(in_root(case.arguments, whole), tmp_path)
     seconds = time.monotonic() - started
     steps = int((tmp_path / "steps").read_text())
     for command in case.then:
-        succeed((*command, "--root", whole), tmp_path)
+        succeed(in_root(command, whole), tmp_path)
     expected = files(whole, case.made)
     assert expected
 
@@ -127,7 +133,7 @@ def test_killed_at_any_moment(name: str, prepared: Path, tmp_path: Path) -> None
         finished = 0
         while True:
             die_at = moments.randrange(1, steps + 1) if kills % 2 and kills < KILLS else None
-            command = start((*case.arguments, "--root", root), tmp_path, die_at=die_at)
+            command = start(in_root(case.arguments, root), tmp_path, die_at=die_at)
             if die_at is None and kills < KILLS:
                 command.process.join(moments.uniform(0, seconds))
                 command.signal(signal.SIGKILL)
@@ -141,7 +147,7 @@ def test_killed_at_any_moment(name: str, prepared: Path, tmp_path: Path) -> None
                 assert status == 0 or "is there already" in command.text, command.text
                 break
         for then in case.then:
-            succeed((*then, "--root", root), tmp_path)
+            succeed(in_root(then, root), tmp_path)
         assert files(root, case.made) == expected
         assert not list(root.rglob("*partial*"))
         assert not list(root.rglob("*.lock"))

@@ -7,7 +7,7 @@ import pytest
 import xarray
 
 from cachetool.errors import KeyMismatchError, StoreError
-from cachetool.store import StoreReader, StoreWriter, create, extend
+from cachetool.store import SmallArray, StoreReader, StoreWriter, create, extend
 
 
 @pytest.fixture
@@ -68,8 +68,11 @@ def test_facts_and_extra_arrays(path, example, kit) -> None:
 
 def test_extra_arrays_that_do_not_fit_are_refused(path) -> None:
     writer = StoreWriter(path)
-    with pytest.raises(StoreError, match="dimension image: the store has 10, the array 9"):
+    with pytest.raises(StoreError, match="donor: dimension image is 10 elsewhere, and 9 here"):
         writer.write_image_array("donor", np.arange(9), ("image",))
+    with pytest.raises(StoreError, match="b: dimension pair is 2 elsewhere, and 3 here"):
+        writer.write_image_arrays({"a": SmallArray(np.arange(2), ("pair",)), "b": SmallArray(np.arange(3), ("pair",))})
+    assert not (path / "a").exists()
     with pytest.raises(StoreError, match="'patches' is no free name"):
         writer.write_image_array("patches", np.arange(10), ("image",))
     with pytest.raises(StoreError, match="dtype complex128"):
