@@ -43,20 +43,21 @@ def timed(work: Callable[[], object]) -> float:
 def in_turns(
     *works: Callable[[], object],
     repeats: int,
+    warm: bool = True,
     before: Callable[[], object] = lambda: None,
     check: Callable[[], object] = lambda: None,
 ) -> tuple[float, ...]:
-    """Median seconds of each, timed in turns (first, second, ..., first, ...) after one untimed call of each.
+    """Median seconds of each, timed in turns (first, second, ..., first, ...), after an untimed call of each if `warm`.
 
     `before` is called before every call, untimed: to drop caches of the system, or files of the last call. `check` is
-    called after the untimed calls: to compare what they gave.
+    called after the first turn: to compare what they gave.
     """
     found: list[list[float]] = [[] for _ in works]
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm):
         for side, work in zip(found, works, strict=True):
             before()
             seconds = timed(work)
-            if turn:
+            if turn >= warm:
                 side.append(seconds)
         if turn == 0:
             check()
