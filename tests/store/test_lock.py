@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import socket
 import subprocess
 import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from cachetool.errors import StoreError
 from cachetool.store import create, lock
+from cachetool.store.lock import Owner, exclusive, living_owners
 
 
 @pytest.fixture
@@ -60,3 +66,143 @@ def test_the_lock_of_another_host_is_respected_and_named(path) -> None:
     (folder / "extract.lock").write_text("{")
     with pytest.raises(StoreError, match="cannot be read"), lock(path, "extract"):
         pass
+
+
+HERE = socket.gethostname()
+DEAD = 2**22 + 1
+"""Beyond the largest number that a process can have."""
+
+
+def held_by(path, name: str, /, **changes: object) -> Path:
+    """Write a lock file as its owner would."""
+    file = path / ".cachetool" / "locks" / f"{name}.lock"
+    file.parent.mkdir(exist_ok=True)
+    owner = {"name": name, "host": HERE, "process": os.getpid(), "since": "2020-01-01T00:00:00+00:00"} | changes
+    file.write_text(json.dumps(owner))
+    return file
+
+
+def test_a_lock_says_who_holds_it(path) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    with lock(path, "extract"):
+        (owner,) = living_owners(path)
+        assert (owner.name, owner.host, owner.process) == ("extract", HERE, os.getpid())
+        assert before <= datetime.fromisoformat(owner.since) <= datetime.now(UTC)
+        assert owner.age .startswith(" (") and owner.age.endswith(" ago)")
+        assert [file.name for file in (path / ".cachetool" / "locks").iterdir()] == ["extract.lock"]
+    assert living_owners(path) == []
+
+
+@pytest.mark.parametrize(
+    ("since", "age"),
+    [
+        ((datetime.now(UTC) - timedelta(days=3, minutes=1)).isoformat(), " (3 days ago)"),
+        ((datetime.now(UTC) + timedelta(days=3)).isoformat(), ""),
+        ("yesterday", ""),
+        ("2020-01-01T00:00:00", ""),
+        (5, ""),
+    ],
+)
+def test_how_long_ago_a_lock_was_taken(since, age) -> None:
+    assert Owner("extract", HERE, 1, since).age == age
+
+
+def test_an_owner_is_gone_only_where_that_is_known(path) -> None:
+    unheld = held_by(path, "extract")
+    assert Owner("extract", HERE, os.getpid(), "").gone(unheld), "its number belongs to another process by now"
+    assert Owner("extract", HERE, os.getpid(), "").gone(path / "absent")
+    assert not Owner("extract", "elsewhere", DEAD, "").gone(unheld)
+    with unheld.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not Owner("extract", HERE, os.getpid(), "").gone(unheld)
+        assert Owner("extract", HERE, DEAD, "").gone(unheld), "a child may hold what its dead parent took"
+    assert Owner("extract", HERE, os.getpid(), "").gone(unheld), "looking does not take the lock"
+
+
+def test_what_excludes_a_lock_is_named_and_all_of_it(path) -> None:
+    for name, number in (("extract-part-1-of-2", 7), ("extract-part-2-of-2", 8), ("verify", 9)):
+        held_by(path, name, host="elsewhere", process=number, since="2020-01-01T00:00:00+00:00")
+    with pytest.raises(StoreError) as caught, lock(path, "extract"):
+        pass
+    text = str(caught.value)
+    assert text.startswith(f"{path} is being written by another cachetool (extract-part-1-of-2: process 7 on elsewhere")
+    assert "since 2020-01-01T00:00:00+00:00 (" in text
+    assert "; extract-part-2-of-2: process 8 on elsewhere" in text
+    assert "verify" not in text
+    assert text.endswith(f"remove its lock file in {path / '.cachetool' / 'locks'}.")
+
+
+def test_what_dead_processes_left_is_removed_whatever_its_name(path) -> None:
+    dead = held_by(path, "replay", process=DEAD)
+    left = dead.with_name(f"extract.lock.partial-elsewhere-{os.getpid()}")
+    left.write_text("")
+    with lock(path, "extract"):
+        assert [file.name for file in dead.parent.iterdir()] == ["extract.lock"]
+
+
+def test_a_name_that_another_task_was_given_excludes_nobody_else(path) -> None:
+    held_by(path, "extract", name="verify", host="elsewhere")
+    with pytest.raises(StoreError, match=r"being written by another cachetool \(verify: "), lock(path, "extract"):
+        pass  # the file is taken, though the lock in it would not exclude this one
+    assert [file.name for file in (path / ".cachetool" / "locks").iterdir()] == ["extract.lock"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"process": 0}, "it names no process, but"),
+        ({"process": 2**31}, "it names no process, but"),
+        ({"process": True}, "it names no process, but"),
+        ({"host": 3}, "it names no process, but"),
+        ({"name": None}, "it names no process, but"),
+        ({"more": 1}, "unexpected keyword argument 'more'"),
+    ],
+)
+def test_locks_that_name_nobody_are_refused(path, changes, message) -> None:
+    held_by(path, "extract", **changes)
+    with pytest.raises(StoreError, match=rf"The lock .*extract\.lock cannot be read \(.*{message}"):
+        living_owners(path)
+    held_by(path, "extract", process=2**31 - 1, host="elsewhere")
+    assert living_owners(path)[0].process == 2**31 - 1
+
+
+def test_a_lock_that_was_replaced_is_not_removed_and_a_store_that_is_gone_is_no_error(path) -> None:
+    file = path / ".cachetool" / "locks" / "extract.lock"
+    with lock(path, "extract"):
+        file.unlink()
+        held_by(path, "extract", host="elsewhere")
+    assert file.exists(), "of another owner"
+    file.unlink()
+    with lock(path, "extract"):
+        path.rename(path.with_name("b.zarr"))
+    assert not path.exists()
+    with pytest.raises(StoreError, match=r"Cannot write .*its folder is gone"), lock(path, "extract"):
+        pass
+    assert not path.exists()
+
+
+def test_a_lock_is_given_back_when_its_work_fails(path) -> None:
+    with pytest.raises(ZeroDivisionError), lock(path, "extract"):
+        raise ZeroDivisionError
+    assert living_owners(path) == []
+    before = set(Path("/proc/self/fd").iterdir()) if Path("/proc/self/fd").is_dir() else set()
+    with lock(path, "extract"), exclusive(path):
+        pass
+    after = set(Path("/proc/self/fd").iterdir()) if before else set()
+    assert after == before, "no file stays open"
+
+
+def test_changes_of_documents_follow_one_another(path) -> None:
+    order: list[str] = []
+
+    def wait() -> None:
+        with exclusive(path):
+            order.append("second")
+
+    thread = threading.Thread(target=wait)
+    with exclusive(path):
+        thread.start()
+        thread.join(0.1)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]

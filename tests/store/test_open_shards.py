@@ -1,0 +1,129 @@
+"""Shards that are open: the latest used, checked once, and opened again where another process replaced them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cachetool.errors import DamagedError
+from cachetool.store import create, open_shards
+from cachetool.store.finished import FinishedBlocks
+from cachetool.store.open_shards import OpenShards
+from cachetool.store.opened import OpenedStore
+
+
+def opened(path, *, verify: bool = True) -> OpenShards:
+    store = OpenedStore(path)
+    return OpenShards(store, FinishedBlocks(store), verify=verify)
+
+
+def harm(path, name: str, position: int) -> bytes:
+    sound = (path / name).read_bytes()
+    harmed = bytearray(sound)
+    harmed[position] ^= 1
+    (path / name).write_bytes(harmed)
+    return sound
+
+
+@pytest.fixture
+def path(tmp_path, example):
+    return example.make(tmp_path / "a.zarr")
+
+
+def test_the_least_recently_used_shard_is_closed(path, monkeypatch) -> None:
+    monkeypatch.setattr(open_shards, "OPEN_SHARDS", 2)
+    shards = opened(path)
+    zero, one = shards.get("cls", 0, 0), shards.get("cls", 1, 0)
+    assert shards.get("cls", 0, 3) is zero
+    shards.get("cls", 2, 0)
+    assert shards.get("cls", 0, 0) is zero, "used after the other"
+    assert shards.get("cls", 1, 0) is not one
+    assert shards.get("cls", 1, 0).path == path / "cls" / "c.1.0.0"
+
+
+def test_what_was_checked_stays_checked_where_the_file_is_the_same(path, example, monkeypatch) -> None:
+    monkeypatch.setattr(open_shards, "OPEN_SHARDS", 1)
+    shards = opened(path)
+    one, all_chunks = [1], slice(0, 1)
+    assert not shards.was_read("cls", 0, one, all_chunks)
+    shards.chunk("cls", 0, 1, 0)
+    assert shards.was_read("cls", 0, one, all_chunks)
+    assert not shards.was_read("cls", 0, [1, 2], all_chunks)
+    shards.get("cls", 1, 0)
+    assert shards.get("cls", 0, 0).checked.tolist() == [[False, True, False, False]]
+    content = (path / "cls" / "c.1.0.0").read_bytes()
+    shards.chunk("cls", 1, 2, 0)
+    (path / "cls" / "copy").write_bytes(content)
+    (path / "cls" / "copy").rename(path / "cls" / "c.1.0.0")
+    shards.get("cls", 0, 0)
+    assert not shards.get("cls", 1, 0).checked.any(), "another file of the same size"
+    assert not shards.was_read("cls", 1, [2], all_chunks)
+
+
+def test_chunks_are_whole_and_have_their_shape(path, example) -> None:
+    shards = opened(path)
+    for name, tokens in (("cls", 1), ("registers", 2), ("patches", 6)):
+        chunk = shards.chunk(name, 2, 3, 0)
+        assert chunk.shape == (4, tokens, 5)
+        np.testing.assert_array_equal(chunk[:2], example.values[name][8:, 3])
+        assert np.isnan(chunk[2:]).all()
+        layered = shards.layered_chunk(name, 1, (3, 0), (3, 0), 0)
+        np.testing.assert_array_equal(layered, example.values[name][4:8, [3, 0]].swapaxes(0, 1))
+
+
+def test_a_shard_that_was_replaced_by_a_sound_one_is_opened_again(path, example) -> None:
+    shards = opened(path)
+    sound = harm(path, "registers/c.0.0.0.0", 3)
+    shards.get("registers", 0, 0)
+    (path / "registers" / "new").write_bytes(sound)
+    (path / "registers" / "new").rename(path / "registers" / "c.0.0.0.0")
+    np.testing.assert_array_equal(shards.chunk("registers", 0, 0, 0), example.values["registers"][:4, 0])
+
+
+@pytest.mark.parametrize(("block", "images"), [(0, "0 to 3"), (2, "8 to 9")])
+def test_damage_is_named_and_read_only_without_checks(path, example, block, images) -> None:
+    harm(path, f"patches/c.{block}.0.0.0", 0)
+    shards = opened(path)
+    with pytest.raises(DamagedError) as caught:
+        shards.chunk("patches", block, 0, 0)
+    assert str(caught.value) == (
+        f"{path / 'patches' / f'c.{block}.0.0.0'} is damaged at the images {images}, state 0: the stored bytes do not"
+        " match their checksum or done record. Run `cachetool verify --repair`."
+    )
+    with pytest.raises(DamagedError, match="state 0"):
+        shards.layered_chunk("patches", block, (1, 0), (1, 0), 0)
+    np.testing.assert_array_equal(shards.chunk("patches", block, 1, 0)[:2], example.values["patches"][4 * block :][:2, 1])
+    assert not np.array_equal(
+        opened(path, verify=False).chunk("patches", block, 0, 0).view(np.uint16)[0, 0],
+        example.values["patches"].view(np.uint16)[4 * block, 0, 0],
+    )
+
+
+def test_views_are_known_by_states_and_first_image(tmp_path, kit) -> None:
+    example = kit.make_example(images=20, block=16)
+    shards = opened(example.make(tmp_path / "b.zarr"))
+    assert shards.known_views("patches", (0, 1)) == {}
+    shards.layered_chunk("patches", 0, (0, 1), (0, 1), 1)
+    shards.layered_chunk("patches", 1, (0, 1), (0, 1), 0)
+    views = shards.known_views("patches", (0, 1))
+    assert sorted(views) == [8, 16]
+    np.testing.assert_array_equal(views[8], example.values["patches"][8:16, :2].swapaxes(0, 1))
+    assert shards.known_views("patches", (1, 0)) == shards.known_views("cls", (0, 1)) == {}
+
+
+def test_states_at_uneven_distances_are_put_together_and_not_kept(path, example) -> None:
+    shards = opened(path)
+    found = shards.layered_chunk("registers", 0, (0, 1, 3), (0, 1, 3), 0)
+    np.testing.assert_array_equal(found, example.values["registers"][:4, [0, 1, 3]].swapaxes(0, 1))
+    assert shards.known_views("registers", (0, 1, 3)) == {}
+
+
+def test_a_shard_with_more_states_takes_the_place_of_the_one_before(tmp_path, example) -> None:
+    path = tmp_path / "b.zarr"
+    create(path, example.spec)
+    example.fill(path, [1])
+    shards = opened(path)
+    assert not shards.get("cls", 0, 1).has(2, 0)
+    example.fill(path)
+    assert shards.get("cls", 0, 1).has(2, 0) is False, "still good for what it holds"
+    assert shards.get("cls", 0, 2).has(2, 0)
