@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow bench lint install clean
+.PHONY: demo test test-slow coverage mutation bench lint install clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,19 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(PYTEST) -m slow
+
+# Branch coverage of the store by the tests that are written for it.
+STORE_TESTS := tests/store $(addprefix tests/hostile/test_,documents.py records.py shards.py tables.py)
+
+coverage: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(PYTEST) --cov --cov-fail-under=95 $(STORE_TESTS)
+
+# What `make mutation` harms, by name: see docs/mutation-testing.md.
+MUTANTS ?= cachetool.store.shards.*
+
+mutation: $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/mutmut run --max-children 2 $(foreach name,$(MUTANTS),'$(name)')
 
 bench: $(INSTALLED)
 	$(VENV)/bin/python -m tests.benchmarks

@@ -24,7 +24,7 @@ def worked_on_ahead(work: Callable[[Item], object], items: Sequence[Item]) -> It
             work(item)
             yield item
         return
-    with ThreadPoolExecutor(min(AHEAD, len(items)), thread_name_prefix="cachetool-read") as pool:
+    with ThreadPoolExecutor(AHEAD, thread_name_prefix="cachetool-read") as pool:
         rest = iter(items)
         begun = deque((item, pool.submit(work, item)) for item in islice(rest, AHEAD))
         while begun:

@@ -240,9 +240,8 @@ def _read_large_pages(mapped: mmap.mmap) -> bool:
     """Have a page fault bring in the 2 MiB around it as one page, and no more; whether the system does so.
 
     Reading pieces of a few megabytes by calls, which fill pages of 4 KiB, took 80 to 90 requests to the disk for 48 MB;
-    this way it took 50, and 0.96 of the speed of one raw file in place of 0.35. A file system without large pages
-    still reads
-    2 MiB at a time. Before Linux 5.18, where a fault does not look at the advice, all is left as it is.
+    this way it took 50, and 0.96 of the speed of one raw file in place of 0.35. A file system without large pages still
+    reads 2 MiB at a time. Before Linux 5.18, where a fault does not look at the advice, all is left as it is.
     """
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
     if sys.platform != "linux" or release is None or tuple(map(int, release.groups())) < (5, 18):

@@ -33,7 +33,9 @@ def steps(monkeypatch) -> list[str]:
     """What is synced and renamed, in order, by the name of the file or folder."""
     found: list[str] = []
     replace = Path.replace
-    monkeypatch.setattr(os, "fsync", lambda number: found.append(f"sync {Path(f'/proc/self/fd/{number}').resolve().name}"))
+    monkeypatch.setattr(
+        os, "fsync", lambda number: found.append(f"sync {Path(f'/proc/self/fd/{number}').resolve().name}")
+    )
 
     def renamed(old: Path, new: Path) -> Path:
         found.append(f"rename {old.name} to {new.name}")
@@ -63,7 +65,9 @@ def test_files_are_renamed_together_once_all_are_written(tmp_path, steps) -> Non
             assert staged.add(tmp_path / name, [name.encode()]).read_bytes() == name.encode()
         assert [step.split()[0] for step in steps] == ["sync", "sync"]
         staged.commit()
-    assert [step.split()[0] for step in steps] == ["sync", "sync", "rename", "rename", "sync"], "one folder, synced once"
+    assert [step.split()[0] for step in steps] == ["sync", "sync", "rename", "rename", "sync"], (
+        "one folder, synced once"
+    )
     with Staged() as staged:
         staged.add(tmp_path / "c", [b"never"])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
@@ -95,7 +99,10 @@ def test_removal_and_the_folders_below_are_synced(tmp_path, steps) -> None:
     ("number", "text"),
     [
         (errno.ENOSPC, "the disk is full; free space, then run the same command again: finished blocks are kept"),
-        (errno.EDQUOT, "the disk quota is used up; free space, then run the same command again: finished blocks are kept"),
+        (
+            errno.EDQUOT,
+            "the disk quota is used up; free space, then run the same command again: finished blocks are kept",
+        ),
         (errno.EROFS, "the file system is read-only; choose another --root"),
         (errno.EACCES, "permission denied; choose another --root or change its permissions"),
         (errno.EPERM, "permission denied; choose another --root or change its permissions"),
@@ -113,7 +120,7 @@ def test_what_the_system_says_comes_with_what_to_do(number, text) -> None:
 
 
 def test_errors_of_the_store_pass_and_an_error_without_a_number_is_shown() -> None:
-    with pytest.raises(DamagedError, match="^as it is$"), storage_errors(Path("x")):
+    with pytest.raises(DamagedError, match=r"^as it is$"), storage_errors(Path("x")):
         raise DamagedError("as it is")
     with pytest.raises(StoreError, match=r"^Cannot write x: odd\.$"), storage_errors(Path("x")):
         raise OSError("odd")

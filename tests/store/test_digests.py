@@ -10,6 +10,7 @@ import pytest
 
 from cachetool.errors import IncompleteError
 from cachetool.store import StateDigests, StoreWriter, create, extend
+from cachetool.store.shards import checksum
 
 ALL = dict.fromkeys(("cls", "registers", "patches"), (0, 1, 2, 3))
 
@@ -54,3 +55,46 @@ def test_records_without_digests_are_served_from_the_shards(tmp_path, kit, monke
             del facts["states"]
         record.write_text(json.dumps(document))
     assert StateDigests(path).of(ALL) == before
+
+
+def test_a_digest_is_that_of_the_digests_of_its_blocks(tmp_path, kit) -> None:
+    """From the values alone: CRC32C of a chunk, of a block's chunks, and of all blocks, padded with NaN at the end."""
+    example = kit.make_example(images=20, block=16)
+    path = example.make(tmp_path / "a.zarr")
+    values = example.values["patches"][:, 2]
+    padded = np.concatenate([values, np.full((12, 6, 5), np.nan, np.float16)])
+    chunks = [checksum(padded[start : start + 8].tobytes()) for start in (0, 8, 16)]
+    expected = checksum(checksum(*chunks[:2]), checksum(chunks[2]))
+    assert StateDigests(path).of({"patches": (2,)}) == {"patches": {"2": int.from_bytes(expected, "little")}}
+    first = checksum(checksum(*chunks[:2]))
+    assert StateDigests(path).of({"patches": (2,)}, 16) == {"patches": {"2": int.from_bytes(first, "little")}}
+
+
+def test_states_come_in_order_and_what_is_not_there_differs(tmp_path, kit) -> None:
+    example = kit.make_example(images=10)
+    path = tmp_path / "a.zarr"
+    create(path, example.spec)
+    example.fill(path, [0, 2], ["cls"])
+    digests = StateDigests(path)
+    found = digests.of({"cls": (2, 0)})
+    assert list(found["cls"]) == ["0", "2"]
+    assert digests.changed({"cls": found["cls"] | {"3": 5}, "patches": {"0": 1}}, 10) == [
+        "cls at state 3",
+        "patches at state 0",
+    ]
+    assert digests.changed(found, 11) == ["cls at state 0", "cls at state 2"]
+    assert digests.changed({"cls": {"2": found["cls"]["2"] ^ 1}}, 10) == ["cls at state 2"]
+    with pytest.raises(IncompleteError, match=r"state 3 of cls is not finished in block 0 of .*a\.zarr; run"):
+        digests.of({"cls": (3,)})
+
+
+def test_a_block_that_is_being_replaced_is_looked_at_itself(tmp_path, kit) -> None:
+    example = kit.make_example(images=10)
+    path = example.make(tmp_path / "a.zarr")
+    before = StateDigests(path).of({"cls": (1,)})
+    file = path / ".cachetool" / "blocks" / "0000000.json"
+    record = json.loads(file.read_text())
+    name = "cls/c.0.0.0"
+    other = record["files"][name] | {"states": dict.fromkeys("0123", 5)}
+    file.write_text(json.dumps(record | {"files": record["files"] | {name: other}, "replacing": record["files"]}))
+    assert StateDigests(path).of({"cls": (1,)}) == before

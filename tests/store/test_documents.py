@@ -137,7 +137,14 @@ def test_several_problems_are_named_together() -> None:
 
 @pytest.mark.parametrize(
     ("data_type", "fill"),
-    [("int16", -(2**15)), ("int16", 2**15 - 1), ("uint8", 255), ("float16", 65504), ("float16", -65504.0), ("bool", True)],
+    [
+        ("int16", -(2**15)),
+        ("int16", 2**15 - 1),
+        ("uint8", 255),
+        ("float16", 65504),
+        ("float16", -65504.0),
+        ("bool", True),
+    ],
 )
 def test_fill_values_at_the_limit(data_type, fill) -> None:
     assert array_problems(document(data_type=data_type, fill_value=fill)) == []
@@ -206,7 +213,10 @@ def root(tmp_path, example):
     [
         (lambda about, arrays: about["layout"].pop("rows"), "layout must hold cls, registers, rows and columns, found"),
         (lambda about, arrays: about["layout"].update(cls=2), "cls must be an integer from 0 to 1, found 2"),
-        (lambda about, arrays: about["layout"].update(columns=2**20 + 1), "columns must be an integer from 0 to 1048576"),
+        (
+            lambda about, arrays: about["layout"].update(columns=2**20 + 1),
+            "columns must be an integer from 0 to 1048576",
+        ),
         (lambda about, arrays: about["layout"].update(rows=-1), "rows must be an integer from 0 to 1048576, found -1"),
         (lambda about, arrays: about.update(channels=0), "channels must be an integer from 1 to 1048576, found 0"),
         (lambda about, arrays: about.update(channels=2**20 + 1), "channels must be an integer from 1 to 1048576"),
@@ -216,7 +226,10 @@ def root(tmp_path, example):
             lambda about, arrays: about["layout"].update(rows=2**10, columns=2**10 - 1, registers=2**10),
             "a layout of .* has more than 1048576 tokens",
         ),
-        (lambda about, arrays: about.update(dtype="int8"), "dtype must be one of float32, float16, bfloat16, found 'int8'"),
+        (
+            lambda about, arrays: about.update(dtype="int8"),
+            "dtype must be one of float32, float16, bfloat16, found 'int8'",
+        ),
         (lambda about, arrays: arrays.pop("readable"), "the array readable is missing"),
         (lambda about, arrays: arrays["label"].update(data_type="int32"), "label must be int64, found int32"),
         (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import xarray
 
 from cachetool.errors import KeyMismatchError, StoreError
-from cachetool.store import SmallArray, StoreReader, StoreWriter, create, extend
+from cachetool.store import Root, SmallArray, StoreReader, StoreWriter, check_tables, create, extend
+from cachetool.store.shards import checksum
 
 
 @pytest.fixture
@@ -92,3 +94,101 @@ def test_blocks_that_do_not_fit_are_refused_by_name(path, example) -> None:
         writer.write_block(2, arrays, [0], failed={"x.jpg": "broken"})
     with pytest.raises(StoreError, match="none for neck"):
         writer.pending([0], ["neck"])
+
+
+def test_all_that_differs_is_named_with_the_first_image(path, kit) -> None:
+    images = kit.image_table(10)
+    swapped = replace(
+        images, image_id=(images.image_id[0], images.image_id[2], images.image_id[1], *images.image_id[3:])
+    )
+    with pytest.raises(KeyMismatchError) as caught:
+        extend(path, images=swapped)
+    assert str(caught.value) == (
+        f"The images of {path} must come first, in their order, for it to be extended: image_id of 2 images, first"
+        " größe/0001.jpg: 'größe/0001.jpg' there. Choose another --name to keep both."
+    )
+    fewer = replace(kit.image_table(9), class_name=None)
+    with pytest.raises(KeyMismatchError) as caught:
+        extend(path, images=fewer)
+    text = str(caught.value)
+    assert "images: 9 here, 10 there; columns: image_id, content_sha256, label here, image_id, content_sha256," in text
+    assert "; image_id of 1 images, first größe/0009.jpg: 'größe/0009.jpg' there; " in text
+    assert "class_name of 10 images, first größe/0000.jpg: '' there" in text
+
+
+def test_arrays_grow_with_their_documents(path, example, kit) -> None:
+    example.fill(path)
+    before = kit.tree(path)
+    extend(path, images=kit.image_table(13), token_types=["patches"])
+    root = Root(path)
+    sizes = {name: document["shape"] for name, document in root.arrays.items()}
+    assert sizes["image_id"] == sizes["label"] == sizes["readable"] == [13]
+    assert (sizes["complete"], sizes["cls"], sizes["patches"]) == ([4, 3, 4], [13, 4, 5], [13, 4, 6, 5])
+    assert (sizes["layer"], sizes["row"]) == ([4], [6])
+    for name, document in root.arrays.items():
+        assert json.loads((path / name / "zarr.json").read_text()) == document
+    assert check_tables(path) == {}
+    after = kit.tree(path)
+    new = {name for name in after if after[name] != before.get(name)}
+    assert {name for name in new if not name.endswith("zarr.json")} == {
+        *("image_id/c.0", "content_sha256/c.0", "label/c.0", "class_name/c.0", "complete/c.2.0.0")
+    }
+    assert StoreReader(path).array("complete").all(axis=(1, 2)).tolist() == [True, True, False, False]
+    assert StoreWriter(path).pending([0], ["cls"]) == [2, 3]
+
+
+def test_images_after_a_full_block_leave_all_blocks_finished(tmp_path, kit) -> None:
+    example = kit.make_example(images=8)
+    path = example.make(tmp_path / "full.zarr")
+    extend(path, images=kit.image_table(9))
+    assert StoreReader(path).array("complete").all(axis=(1, 2)).tolist() == [True, True, False]
+    assert StoreWriter(path).pending([0], ["cls"]) == [2]
+
+
+def test_a_new_token_type_is_an_array_of_its_own(tmp_path, kit) -> None:
+    example = kit.make_example(token_types=("patches",))
+    path = example.make(tmp_path / "few.zarr")
+    extend(path, token_types=["cls"])
+    assert StoreReader(path).spec.token_types == ("cls", "patches")
+    assert json.loads((path / "cls" / "zarr.json").read_text()) == Root(path).arrays["cls"]
+    assert StoreReader(path).coverage("patches") == (0, 1, 2, 3)
+    example.fill(path, token_types=["cls"])
+    example.check(path)
+
+
+def test_the_root_vouches_for_arrays_as_they_grow_and_are_replaced(path, kit) -> None:
+    writer = StoreWriter(path)
+
+    def promised(name: str) -> int:
+        return Root(path).about["tables"][name]
+
+    def sealed(*numbers: int) -> int:
+        return int.from_bytes(checksum(np.array(numbers, "<i8").tobytes()), "little")
+
+    writer.write_image_array("donor", np.arange(10), ("image",))
+    assert promised("donor") == sealed(*range(10))
+    writer.write_image_array("donor", np.arange(10, 20), ("image",), {"rule": "next"})
+    assert promised("donor") == sealed(*range(10, 20))
+    assert Root(path).arrays["donor"]["attributes"] == {"rule": "next"}
+    extend(path, images=kit.image_table(12))
+    assert promised("donor") == sealed(*range(10, 20), -1, -1)
+    assert promised("label") == sealed(*(index % 3 - 1 for index in range(12)))
+    assert StoreReader(path).array("donor").tolist() == [*range(10, 20), -1, -1]
+    assert not list(path.rglob("*.partial-*"))
+
+
+def test_names_and_dimensions_that_do_not_fit_are_named_together(path, kit) -> None:
+    writer = StoreWriter(path)
+    before = kit.tree(path)
+    with pytest.raises(StoreError) as caught:
+        writer.write_image_array("no name", np.zeros((9, 3, 1)), ("image", "layer"))
+    text = str(caught.value)
+    assert text.startswith(f"Arrays do not fit {path}: 'no name' is no free name: expected an identifier other than ")
+    assert text.endswith(
+        "; no name: 3 dimensions have 2 names; no name: dimension image is 10 elsewhere, and 9 here;"
+        " no name: dimension layer is 4 elsewhere, and 3 here."
+    )
+    for name in ("cls", "norm_bias", "complete", "token_type", "layer", "readable", "image_id"):
+        with pytest.raises(StoreError, match=f"'{name}' is no free name"):
+            writer.write_image_array(name, np.zeros(10), ("image",))
+    assert kit.tree(path) == before

@@ -74,7 +74,9 @@ def test_token_types_that_are_not_stored_are_named(tmp_path, kit) -> None:
 
 def test_a_block_is_sound_where_its_files_have_their_sizes_by_now(path, example) -> None:
     finished = FinishedBlocks(OpenedStore(path))
-    with pytest.raises(IncompleteError, match=r"Block 0 of .*a\.zarr is not finished\. Run `cachetool extract` again\."):
+    with pytest.raises(
+        IncompleteError, match=r"Block 0 of .*a\.zarr is not finished\. Run `cachetool extract` again\."
+    ):
         finished.sound_record(0)
     example.fill(path, [1])
     assert finished.sound_record(0).layers["cls"] == (1,)

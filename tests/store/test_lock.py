@@ -88,7 +88,8 @@ def test_a_lock_says_who_holds_it(path) -> None:
         (owner,) = living_owners(path)
         assert (owner.name, owner.host, owner.process) == ("extract", HERE, os.getpid())
         assert before <= datetime.fromisoformat(owner.since) <= datetime.now(UTC)
-        assert owner.age .startswith(" (") and owner.age.endswith(" ago)")
+        assert owner.age.startswith(" (")
+        assert owner.age.endswith(" ago)")
         assert [file.name for file in (path / ".cachetool" / "locks").iterdir()] == ["extract.lock"]
     assert living_owners(path) == []
 

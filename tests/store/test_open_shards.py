@@ -92,7 +92,9 @@ def test_damage_is_named_and_read_only_without_checks(path, example, block, imag
     )
     with pytest.raises(DamagedError, match="state 0"):
         shards.layered_chunk("patches", block, (1, 0), (1, 0), 0)
-    np.testing.assert_array_equal(shards.chunk("patches", block, 1, 0)[:2], example.values["patches"][4 * block :][:2, 1])
+    np.testing.assert_array_equal(
+        shards.chunk("patches", block, 1, 0)[:2], example.values["patches"][4 * block :][:2, 1]
+    )
     assert not np.array_equal(
         opened(path, verify=False).chunk("patches", block, 0, 0).view(np.uint16)[0, 0],
         example.values["patches"].view(np.uint16)[4 * block, 0, 0],

@@ -107,6 +107,19 @@ def test_items_come_in_order_and_no_more_are_begun_than_said() -> None:
         assert set(range(item + 1)) <= set(begun) <= set(range(item + 1 + AHEAD))
 
 
+@pytest.mark.parametrize("items", [2, AHEAD])
+def test_items_are_worked_on_at_the_same_time(items) -> None:
+    together = threading.Barrier(items)
+    assert list(worked_on_ahead(lambda item: together.wait(20), range(items))) == list(range(items))
+
+
+def test_one_item_is_worked_on_where_it_is_asked_for() -> None:
+    threads = []
+    assert list(worked_on_ahead(lambda item: threads.append(threading.current_thread()), ["a"])) == ["a"]
+    assert threads == [threading.current_thread()]
+    assert list(worked_on_ahead(threads.append, [])) == []
+
+
 def test_what_fails_ahead_is_raised_in_its_place() -> None:
     def work(item: int) -> None:
         if item == 3:

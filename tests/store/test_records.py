@@ -117,7 +117,10 @@ LEAST = 2 * (4 * 5 * 2 + 4) + 4 * 16 + 4
         ({"files": {"cls/c.1.0.0": facts(bytes=2**63 + 1)}}, "files must name shards"),
         ({"files": {"cls/c.1.0.0": facts(states={"0": "5"})}}, "files must name shards"),
         ({"files": {"cls/c.1.0.0": facts(states=[5])}}, "files must name shards"),
-        ({"files": {"cls/c.1.0.0": facts(bytes=LEAST - 1)}}, rf"c\.1\.0\.0 of {LEAST - 1} bytes cannot hold what takes"),
+        (
+            {"files": {"cls/c.1.0.0": facts(bytes=LEAST - 1)}},
+            rf"c\.1\.0\.0 of {LEAST - 1} bytes cannot hold what takes",
+        ),
     ],
 )
 def test_every_way_to_be_wrong_is_named(store, geometry, parts, message) -> None:

@@ -42,9 +42,7 @@ def with_index(body: bytes, *places: int) -> bytes:
 
 
 # Layer 2 holds both chunks, layer 0 the first alone, layer 1 none; layers lie in ascending order.
-EXPECTED = with_index(
-    sealed(FIRST) + sealed(SECOND) + sealed(THIRD), *(0, ABSENT, 12), *(ABSENT, ABSENT, 24)
-)
+EXPECTED = with_index(sealed(FIRST) + sealed(SECOND) + sealed(THIRD), *(0, ABSENT, 12), *(ABSENT, ABSENT, 24))
 
 
 @pytest.fixture
