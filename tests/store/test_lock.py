@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from cachetool.errors import StoreError
 from cachetool.store import create, lock
+from cachetool.store.documents import read_json
 from cachetool.store.lock import Owner, exclusive, living_owners
 
 
@@ -207,3 +209,24 @@ def test_changes_of_documents_follow_one_another(path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_lock_that_cannot_be_made_leaves_nothing(path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(StoreError, match=r"Cannot write .*extract\.lock: the disk is full"), lock(path, "extract"):
+        pass
+    assert list((path / ".cachetool" / "locks").iterdir()) == []
+
+
+def test_a_lock_that_is_given_back_while_others_look_is_held_by_nobody(path, monkeypatch) -> None:
+    held_by(path, "extract", host="elsewhere")
+
+    def given_back(file: Path) -> dict:
+        file.unlink()
+        return read_json(file)
+
+    monkeypatch.setattr(sys.modules["cachetool.store.lock"], "read_json", given_back)
+    assert living_owners(path) == []

@@ -129,3 +129,30 @@ def test_a_shard_with_more_states_takes_the_place_of_the_one_before(tmp_path, ex
     example.fill(path)
     assert shards.get("cls", 0, 1).has(2, 0) is False, "still good for what it holds"
     assert shards.get("cls", 0, 2).has(2, 0)
+
+
+def test_a_shard_that_another_thread_closed_meanwhile_is_opened_again_and_its_view_is_not_kept(path, example) -> None:
+    shards = opened(path)
+    sound = harm(path, "registers/c.0.0.0.0", 3)
+    shard, look = shards.get("registers", 0, 0), shards._finished.record
+
+    def replaced(block: int, *, renew: bool = False):
+        shards._shards.clear()
+        (path / "registers" / "new").write_bytes(sound)
+        (path / "registers" / "new").rename(path / "registers" / "c.0.0.0.0")
+        shards._finished.record = look
+        return look(block, renew=renew)
+
+    shards._finished.record = replaced
+    np.testing.assert_array_equal(shards.chunk("registers", 0, 0, 0), example.values["registers"][:4, 0])
+    shard = shards.get("registers", 0, 0)
+    view = shard.layered_values
+
+    def closed(*arguments):
+        shards._shards.clear()
+        return view(*arguments)
+
+    shard.layered_values = closed
+    found = shards.layered_chunk("registers", 0, (0, 1), (0, 1), 0)
+    np.testing.assert_array_equal(found, example.values["registers"][:4, :2].swapaxes(0, 1))
+    assert shards.known_views("registers", (0, 1)) == {}

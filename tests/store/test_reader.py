@@ -12,6 +12,7 @@ import pytest
 from cachetool.errors import DamagedError, StoreError
 from cachetool.store import NormSpec, StoreReader, StoreWriter, create, to_float32
 from cachetool.store.shards import checksum
+from cachetool.store.tables import encode_table
 
 
 @pytest.fixture
@@ -168,3 +169,15 @@ def test_a_norm_that_is_none_is_refused(path, change, found) -> None:
     (path / "zarr.json").write_text(json.dumps(document))
     with pytest.raises(DamagedError, match=rf"norm_type must be one of layer_norm, rms_norm .*, found {found}\."):
         _ = StoreReader(path).spec
+
+
+def test_ids_that_occur_twice_are_damage(path) -> None:
+    document = json.loads((path / "zarr.json").read_text())
+    for name in ("crc32c", "tables"):
+        del document["attributes"]["cachetool"][name]
+    (path / "zarr.json").write_text(json.dumps(document))
+    twice = np.array(["a", "b", "a", *"cdefghi"], dtype=object)
+    ((_, chunk),) = encode_table(twice, document["consolidated_metadata"]["metadata"]["image_id"])
+    (path / "image_id" / "c.0").write_bytes(chunk)
+    with pytest.raises(DamagedError, match=r"a\.zarr is damaged: Image ids must be unique; .* more than once: a\."):
+        _ = StoreReader(path).images
