@@ -237,7 +237,7 @@ class StoreReader:
         (index,) = self._finished.require([token_type], [layer], np.unique(self._blocks_of(images)).tolist())
         size = self._chunk_images(token_type)
         chunks = images // size
-        order = np.argsort(chunks, kind="stable")
+        order = np.argsort(chunks)
         bounds = np.flatnonzero(np.diff(chunks[order])) + 1
         for group in np.split(order, bounds) if len(order) else []:
             first = int(chunks[group[0]]) * size

@@ -101,6 +101,7 @@ def test_flags_that_are_damaged_are_named_and_a_damaged_record_is_left_to_the_ch
     complete, readable = check_flags(path, 0)
     assert complete.startswith(f"{path / 'complete' / 'c.0.0.0'} is damaged: its checksum does not match")
     assert readable.startswith(f"{path / 'readable' / 'c.0'} is damaged: its checksum does not match")
+    assert check_tables(path) == {}, "flags are no tables"
     (path / ".cachetool" / "blocks" / "0000000.json").write_text("{")
     assert check_flags(path, 0) == []
     assert "0000000.json is damaged" in check_block(path, 0)[0]

@@ -98,3 +98,10 @@ def test_a_block_that_is_being_replaced_is_looked_at_itself(tmp_path, kit) -> No
     other = record["files"][name] | {"states": dict.fromkeys("0123", 5)}
     file.write_text(json.dumps(record | {"files": record["files"] | {name: other}, "replacing": record["files"]}))
     assert StateDigests(path).of({"cls": (1,)}) == before
+
+
+def test_shards_are_opened_only_for_what_records_do_not_say(tmp_path, kit, monkeypatch) -> None:
+    path = kit.make_example(images=10).make(tmp_path / "a.zarr")
+    expected = StateDigests(path).of(ALL)
+    monkeypatch.setattr("cachetool.store.opened.OpenedStore.shard", None)
+    assert StateDigests(path).of(ALL) == expected

@@ -41,3 +41,19 @@ def test_decoding_reads_views_that_may_not_be_written_and_fills_strided_targets(
     to_float32(stored, "float16", out=out[:, 1])
     np.testing.assert_array_equal(out[:, 1], stored)
     assert not out[:, [0, 2]].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_values_beyond_the_range_become_infinite_and_are_told_from_those_that_were(dtype) -> None:
+    top = np.float32(largest(dtype))
+    halfway = {"float16": np.float32(65520), "bfloat16": np.array(0x7F7F8000, np.uint32).view(np.float32)}.get(dtype)
+    values = np.array([top, -top, np.inf, -np.inf, np.nan, 0], np.float32)
+    stored = from_float32(values, dtype)
+    np.testing.assert_array_equal(to_float32(stored, dtype), values)
+    assert not beyond_range(values, stored, dtype).any()
+    if halfway is None:
+        return
+    values = np.array([halfway, -halfway, np.nextafter(halfway, np.float32(0)), np.inf], np.float32)
+    stored = from_float32(values, dtype)
+    np.testing.assert_array_equal(to_float32(stored, dtype), np.array([np.inf, -np.inf, top, np.inf], np.float32))
+    assert beyond_range(values, stored, dtype).tolist() == [True, True, False, False]

@@ -192,3 +192,16 @@ def test_names_and_dimensions_that_do_not_fit_are_named_together(path, kit) -> N
         with pytest.raises(StoreError, match=f"'{name}' is no free name"):
             writer.write_image_array(name, np.zeros(10), ("image",))
     assert kit.tree(path) == before
+
+
+def test_a_store_without_digests_of_its_tables_gets_them_for_what_is_added(path, kit) -> None:
+    root = Root(path)
+    del root.about["tables"]
+    root.write()
+    writer = StoreWriter(path)
+    for numbers in (np.arange(10), np.arange(10, 20)):
+        writer.write_image_array("donor", numbers, ("image",))
+        assert list(Root(path).about["tables"]) == ["donor"]
+        np.testing.assert_array_equal(StoreReader(path).array("donor"), numbers)
+    extend(path, images=kit.image_table(11))
+    assert StoreReader(path).array("donor").tolist() == [*range(10, 20), -1]

@@ -71,13 +71,18 @@ def test_chunks_are_whole_and_have_their_shape(path, example) -> None:
         np.testing.assert_array_equal(layered, example.values[name][4:8, [3, 0]].swapaxes(0, 1))
 
 
-def test_a_shard_that_was_replaced_by_a_sound_one_is_opened_again(path, example) -> None:
+@pytest.mark.parametrize("layered", [False, True])
+def test_a_shard_that_was_replaced_by_a_sound_one_is_opened_again(path, example, layered) -> None:
     shards = opened(path)
     sound = harm(path, "registers/c.0.0.0.0", 3)
     shards.get("registers", 0, 0)
     (path / "registers" / "new").write_bytes(sound)
     (path / "registers" / "new").rename(path / "registers" / "c.0.0.0.0")
-    np.testing.assert_array_equal(shards.chunk("registers", 0, 0, 0), example.values["registers"][:4, 0])
+    if layered:
+        found = shards.layered_chunk("registers", 0, (0, 1), (0, 1), 0)
+        np.testing.assert_array_equal(found, example.values["registers"][:4, :2].swapaxes(0, 1))
+    else:
+        np.testing.assert_array_equal(shards.chunk("registers", 0, 0, 0), example.values["registers"][:4, 0])
 
 
 @pytest.mark.parametrize(("block", "images"), [(0, "0 to 3"), (2, "8 to 9")])

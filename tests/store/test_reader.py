@@ -181,3 +181,11 @@ def test_ids_that_occur_twice_are_damage(path) -> None:
     (path / "image_id" / "c.0").write_bytes(chunk)
     with pytest.raises(DamagedError, match=r"a\.zarr is damaged: Image ids must be unique; .* more than once: a\."):
         _ = StoreReader(path).images
+
+
+def test_views_that_are_known_need_no_second_look(path, example, monkeypatch) -> None:
+    reader = StoreReader(path)
+    for start, stop in ((0, 10), (3, 9)):
+        found = reader.read_layers("registers", [3, 2], start, stop)
+        np.testing.assert_array_equal(found, example.values["registers"][start:stop, [3, 2]].swapaxes(0, 1))
+        monkeypatch.setattr(reader, "_layered_chunks", None)
