@@ -192,7 +192,7 @@ def test_a_lock_is_given_back_when_its_work_fails(path) -> None:
     with lock(path, "extract"), exclusive(path):
         pass
     after = set(Path("/proc/self/fd").iterdir()) if before else set()
-    assert after == before, "no file stays open"
+    assert after <= before, "no file stays open"
 
 
 def test_changes_of_documents_follow_one_another(path) -> None:

@@ -110,7 +110,7 @@ def test_items_come_in_order_and_no_more_are_begun_than_said() -> None:
 @pytest.mark.parametrize("items", [2, AHEAD])
 def test_items_are_worked_on_at_the_same_time(items) -> None:
     together = threading.Barrier(items)
-    assert list(worked_on_ahead(lambda item: together.wait(20), range(items))) == list(range(items))
+    assert list(worked_on_ahead(lambda item: together.wait(60), range(items))) == list(range(items))
 
 
 def test_one_item_is_worked_on_where_it_is_asked_for() -> None:
