@@ -28,7 +28,7 @@ test-slow: $(INSTALLED)
 STORE_TESTS := tests/store $(addprefix tests/hostile/test_,documents.py records.py shards.py tables.py)
 
 coverage: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(PYTEST) --cov --cov-fail-under=95 $(STORE_TESTS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --cov --cov-fail-under=95 $(STORE_TESTS)
 
 # What `make mutation` harms, by name: see docs/mutation-testing.md.
 MUTANTS ?= cachetool.store.shards.*
