@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cachetool.backbones.allocation import reuse_freed_memory
 from cachetool.backbones.attention import attention_probabilities
 from cachetool.backbones.last_block import run_block_for
 from cachetool.backbones.support import check_supported
@@ -223,8 +224,11 @@ class Backbone(ABC):
     def place(self, device: torch.device | str, first_block: int = 0, *, embedding: bool = True) -> None:
         """Move blocks `first_block`.. with the norm and head, and the embedding if asked, to a device.
 
-        Earlier blocks stay where they are, so that a replay from state k costs the memory of blocks k.. alone.
+        Earlier blocks stay where they are, so that a replay from state k costs the memory of blocks k.. alone. On the
+        CPU, the process keeps freed memory from now on, see `cachetool.backbones.allocation`.
         """
+        if torch.device(device).type == "cpu":
+            reuse_freed_memory()
         for block in self.model.blocks[first_block:]:
             block.to(device)
         for name in ("norm", "fc_norm", "attn_pool", "head"):

@@ -1,6 +1,6 @@
-"""Carry an edit out on a running state: put values in, add them, mask attention, mark tokens as absent.
+"""Carry an edit out on a running state: put values in, add them, mask attention.
 
-The only part of the package that works on PyTorch tensors. Nothing is changed in place: callers keep intact states.
+The only part of the package that works on PyTorch tensors. Nothing is changed in place unless that is asked for.
 """
 
 from __future__ import annotations
@@ -13,22 +13,16 @@ from torch import Tensor
 from cachetool.edits.selection import Selection
 
 
-def replace_tokens(state: Tensor, selection: Selection, values: NDArray[np.float32]) -> Tensor:
-    """A copy of `state` (image, token, channel) with `values` (pair, channel) at the selected tokens."""
-    image, position = _pairs(state, selection)
-    return state.index_put((image, position), _as_state(state, values))
+def replace_tokens(
+    state: Tensor, selection: Selection, values: NDArray[np.float32], *, in_place: bool = False
+) -> Tensor:
+    """`state` (image, token, channel), or a copy of it, with `values` (pair, channel) at the selected tokens."""
+    return _put(state, selection, values, in_place, accumulate=False)
 
 
-def add_tokens(state: Tensor, selection: Selection, values: NDArray[np.float32]) -> Tensor:
-    """A copy of `state` (image, token, channel) with `values` (pair, channel) added to the selected tokens."""
-    image, position = _pairs(state, selection)
-    return state.index_put((image, position), _as_state(state, values), accumulate=True)
-
-
-def mark_absent(state: Tensor, selection: Selection) -> Tensor:
-    """A copy of `state` (image, token, channel) with NaN at the selected tokens: how removed tokens are stored."""
-    image, position = _pairs(state, selection)
-    return state.index_put((image, position), torch.tensor(torch.nan, dtype=state.dtype, device=state.device))
+def add_tokens(state: Tensor, selection: Selection, values: NDArray[np.float32], *, in_place: bool = False) -> Tensor:
+    """`state` (image, token, channel), or a copy of it, with `values` (pair, channel) added to the selected tokens."""
+    return _put(state, selection, values, in_place, accumulate=True)
 
 
 def attention_mask(selection: Selection, tokens: int, device: torch.device | str = "cpu") -> Tensor:
@@ -46,9 +40,10 @@ def hide_keys(selected: Tensor) -> Tensor:
     return (~selected[:, None, :] | itself)[:, None]
 
 
-def _pairs(state: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(selection.image).to(state.device), torch.from_numpy(selection.position).to(state.device)
-
-
-def _as_state(state: Tensor, values: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device=state.device, dtype=state.dtype)
+def _put(
+    state: Tensor, selection: Selection, values: NDArray[np.float32], in_place: bool, *, accumulate: bool
+) -> Tensor:
+    places = tuple(torch.from_numpy(array).to(state.device) for array in (selection.image, selection.position))
+    put = torch.from_numpy(np.ascontiguousarray(values)).to(device=state.device, dtype=state.dtype)
+    changed = state if in_place else state.clone()
+    return changed.index_put_(places, put, accumulate=accumulate)

@@ -15,7 +15,11 @@ TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": 
 
 
 class BlockBuffer:
-    """States of one block of images, per token type: (layer, image[, token], channel) in the storage dtype."""
+    """States of one block of images, per token type: (layer, image[, token], channel) in the storage dtype.
+
+    What is not stored reads as NaN. A buffer can be used again for another block of as many images: memory that is
+    new to a process comes from the system page by page, and on CUDA is pinned, which takes longer than filling it.
+    """
 
     def __init__(
         self,
@@ -33,15 +37,21 @@ class BlockBuffer:
         self._dtype = dtype
         self._device = device or torch.device("cpu")
         self._tensors = {
-            name: torch.full(
+            name: torch.empty(
                 (len(layers), images, layout.count(name), channels),
-                torch.nan,
                 dtype=TORCH_DTYPES[dtype],
                 pin_memory=self._device.type == "cuda",
             )
             for name in token_types
         }
+        self.images = images
+        self._stored = np.zeros((len(layers), images), dtype=np.bool_)
         self._peaks: list[tuple[int, torch.Tensor, Sequence[str]]] = []
+
+    def clear(self) -> None:
+        """Make room for another block of as many images; arrays that were handed out must not be needed any more."""
+        self._stored[:] = False
+        self._peaks.clear()
 
     @property
     def image_bytes(self) -> int:
@@ -69,6 +79,7 @@ class BlockBuffer:
         # Looked at in `check`: to look here would have a GPU wait for every state.
         peaks = torch.stack([tokens.abs().amax(dim=(1, 2)) for tokens in stored]).amax(dim=0)
         self._peaks.append((layer, peaks, image_ids))
+        self._stored[row, images.numpy()] = True
         first, count = int(images[0]), len(images)
         together = int(images[-1]) - first == count - 1
         for tensor, tokens in zip(self._tensors.values(), stored, strict=True):
@@ -102,6 +113,9 @@ class BlockBuffer:
         """The block as NumPy arrays in the form that the writer takes; bfloat16 as its uint16 bits."""
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()  # copies may be on their way
+        lacking = torch.from_numpy(~self._stored)
+        for tensor in self._tensors.values() if lacking.any() else ():
+            tensor[lacking] = torch.nan
         result: dict[str, npt.NDArray[np.generic]] = {}
         for name, tensor in self._tensors.items():
             array = (tensor.view(torch.uint16) if self._dtype == "bfloat16" else tensor).numpy()

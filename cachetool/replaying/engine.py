@@ -182,17 +182,18 @@ def _run_batch(
 ) -> None:
     """Run the blocks from k on, editing each state before it is stored and goes on."""
     put = add_tokens if arm.replacement.kind == "add" else replace_tokens
+    start = arm.edit.from_layer
 
     def edit(layer: int, running: torch.Tensor) -> torch.Tensor:
         if layer in values and len(selection):
-            running = put(running, selection, values[layer])
+            # What a block gives is nobody else's; the first state is read by all edits.
+            running = put(running, selection, values[layer], in_place=layer > start)
         buffer.store(layer, rows, running, image_ids)
         return running
 
     def go_on(layer: int, running: torch.Tensor) -> torch.Tensor:
         return running if layer == unmasked_from else edit(layer, running)
 
-    start = arm.edit.from_layer
     masked = arm.edit.masked_blocks(backbone.depth)
     with torch.inference_mode():
         if not masked or start == stop:

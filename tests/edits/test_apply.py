@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cachetool.edits import Selection
-from cachetool.edits.apply import add_tokens, attention_mask, mark_absent, replace_tokens
+from cachetool.edits.apply import add_tokens, attention_mask, replace_tokens
 
 SELECTION = Selection("registers", np.array([0, 0, 2]), np.array([1, 3, 2]), np.array([0, 2, 1]), 3)
 
@@ -36,11 +36,11 @@ def test_read_only_values_are_fine():
     assert torch.equal(replace_tokens(state(), SELECTION, row)[2, 2], torch.tensor([-1.0, -2.0]))
 
 
-def test_absent_tokens_are_nan():
-    after = mark_absent(state(), SELECTION)
-    found = torch.isnan(after).all(dim=2).numpy()
-    np.testing.assert_array_equal(found, SELECTION.mask(5))
-    assert torch.equal(after[~torch.from_numpy(found)], state()[~torch.from_numpy(found)])
+@pytest.mark.parametrize("function", [replace_tokens, add_tokens])
+def test_in_place_the_state_itself_is_changed(function):
+    expected, changed = function(state(), SELECTION, VALUES), state()
+    assert function(changed, SELECTION, VALUES, in_place=True) is changed
+    assert torch.equal(changed, expected)
 
 
 def test_nobody_else_attends_to_selected_tokens():

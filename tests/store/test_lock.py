@@ -105,6 +105,7 @@ def test_a_lock_says_who_holds_it(path) -> None:
         ("2020-01-01T00:00:00", ""),
         (5, ""),
     ],
+    ids=["3 days ago", "in 3 days", "no time", "without a zone", "a number"],
 )
 def test_how_long_ago_a_lock_was_taken(since, age) -> None:
     assert Owner("extract", HERE, 1, since).age == age
