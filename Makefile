@@ -15,8 +15,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(VENV)/bin/cachetool demo
 
-# Two processes for two cores; tests that share caches stay together (tests/conftest.py), since these take time to make.
-PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
+# Two processes for two cores; tests that share caches run in one of them (tests/conftest.py).
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadscope
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(PYTEST)

@@ -1,13 +1,17 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and which tests run in one process."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-COSTLY = ("finished", "reported", "small")
-"""Fixtures of a session that take half a minute: with several processes, all tests that use one run in one of them."""
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+TOGETHER = ("tests/analyses/study/", "tests/analyses/report/")
+"""Folders whose tests share one cache that takes a quarter of a minute to make."""
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -20,12 +24,14 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist puts the group into the name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for `--dist loadgroup`: those of a costly fixture, else those of a file, which share caches."""
-    names: dict[Path, set[str]] = {}
-    for item in items:
-        names.setdefault(item.path, set()).update(getattr(item, "fixturenames", ()))
-    for item in items:
-        shared = next((name for name in COSTLY if name in names[item.path]), None)
-        item.add_marker(pytest.mark.xdist_group(shared or str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Keep the tests of a file, or of a folder of `TOGETHER`, in one process: they share what they make."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+    return Sharing(config, log)

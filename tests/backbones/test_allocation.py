@@ -10,19 +10,23 @@ import sys
 
 import pytest
 
+from cachetool.backbones import allocation
 from cachetool.backbones.allocation import SETTINGS
 
 WORK = """
-import json, resource, sys
-import torch
-from cachetool.backbones.allocation import reuse_freed_memory
+import importlib.util, json, resource, sys
+import numpy as np
 
-kept = reuse_freed_memory() if "reuse" in sys.argv else None
+# By its file: the package would import torch, which takes seconds.
+spec = importlib.util.spec_from_file_location("allocation", sys.argv[1])
+allocation = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(allocation)
+kept = allocation.reuse_freed_memory() if "reuse" in sys.argv else None
 
 def work():
-    # What a block of a ViT does to the heap: several tensors of some megabytes are made and dropped together.
+    # What a block of a ViT does to the heap: several arrays of some megabytes are made and dropped together.
     for _ in range(40):
-        tensors = [torch.zeros(5 * 2**20 // 4) for _ in range(20)]
+        arrays = [np.full(5 * 2**20 // 4, 1, np.float32) for _ in range(20)]
 
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,10 +38,8 @@ print(json.dumps([kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - bef
 def faults(*arguments: str, **environment: str) -> tuple[bool | None, int]:
     """What the setting reports, and page faults of 4 GB that are taken and given back in pieces of 5 MB."""
     inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    found = subprocess.run(
-        [sys.executable, "-c", WORK, *arguments], env={**inherited, **environment}, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
+    command = [sys.executable, "-c", WORK, allocation.__file__, *arguments]
+    found = subprocess.run(command, env=inherited | environment, capture_output=True, text=True, check=True)
     kept, count = json.loads(found.stdout)
     return kept, count
 
