@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,29 @@ def test_unreadable_image_is_stored_as_nan(folder: tuple[Path, list[str]], tmp_p
     expected = hooked_forward(plain_tiny_reg(), folder_pixels(path, rest))
     assert relative_rms(stored[:, readable], expected) < 1e-5
     assert run(tmp_path, f"imagefolder:{path}", limit=None, on_error="continue").blocks_written == 0
+
+
+def test_blocks_whose_memory_is_used_again_hold_their_own_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = StoreWriter.write_block
+
+    def write_late(*arguments: Any, **options: Any) -> int:
+        time.sleep(0.5)  # longer than a block takes to compute: its memory must not be taken before it is written
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(StoreWriter, "write_block", write_late)
+    image_ids = write_folder(tmp_path / "images", classes=4, per_class=10)  # five blocks of eight: two buffers in turns
+    lost = [3, 18, 33]  # in the first block, in the third, which uses its memory again, and in the fifth
+    for index in lost:
+        (tmp_path / "images" / image_ids[index]).write_bytes(b"no image")
+    done = run(tmp_path, f"imagefolder:{tmp_path / 'images'}", limit=None, on_error="continue")
+    assert sorted(done.failed) == sorted(image_ids[index] for index in lost)
+    rest = [index for index in range(40) if index not in lost]
+    pixels = folder_pixels(tmp_path / "images", [image_ids[index] for index in rest])
+    stored = stored_sequence(done.path)
+    assert np.isnan(stored[:, lost]).all()
+    assert relative_rms(stored[:, rest], hooked_forward(plain_tiny_reg(), pixels)) < 1e-5
 
 
 def test_another_key_at_the_same_place_is_refused(whole: Path, tmp_path: Path) -> None:
