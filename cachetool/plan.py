@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +91,8 @@ def plan_extraction(request: Request, batch_size: int | None = None, images: int
         "disk_bytes": disk,
         "block_images": spec.block,
         "memory_bytes": 2 * block + _parameter_bytes(backbone, 0),
-        "floating_point_operations": todo * _operations(backbone, 0),
+        "floating_point_operations": todo
+        * _operations(partial(_pass, backbone, _input(backbone, backbone.device, 1, 0), 0)),
         "compute_seconds": compute,
         "decode_seconds": decode,
         "write_seconds": write,
@@ -131,7 +133,8 @@ def plan_replay(
     opening = time.perf_counter() - started
     images, depth = len(spec.images), backbone.depth
     size = min(batch_size or default_batch_size(backbone, resolved), spec.block, images)
-    starts = sorted({edit.from_layer for edit in edits})
+    begun = [edit.from_layer for edit in edits]
+    starts = sorted(set(begun))
     for edit in edits:
         edit.edited_layers(depth)
     first = starts[0]
@@ -139,12 +142,17 @@ def plan_replay(
     forward_seconds = _seconds_per_image(backbone, resolved, size)
     recompute = forward_seconds * first / depth
     from_state = {start: _seconds_per_image(backbone, resolved, size, start) for start in starts}
+    # Edits of one state share what their first block projects of it; all blocks are of one shape.
+    shared = sum(start < depth for start in begun) - sum(start < depth for start in starts)
+    projecting = partial(_project, backbone, _input(backbone, resolved, size, depth - 1))
     types = kept_types(spec, keep_tokens)
     states = 1 if keep is None else len({*keep})
     kept = [depth + 1 - edit.from_layer if keep == "all" else states for edit in edits]
     written = sum(_disk_bytes(spec, images, count, types) for count in kept)
     reading = images * read_seconds * len(starts)
-    compute = images * sum(from_state[edit.from_layer] for edit in edits)
+    compute = images * (sum(from_state[start] for start in begun) - shared * _median(projecting) / size)
+    operations = sum(_operations(partial(_pass, backbone, _input(backbone, resolved, 1, k), k)) for k in begun)
+    operations -= shared * _operations(projecting) // size
     certificate = min(SAMPLE_IMAGES, images) * sum(from_state.values())
     write = written / _write_speed(cache)
     costs: dict[str, int | float] = {
@@ -155,7 +163,7 @@ def plan_replay(
         "memory_bytes": 4 * spec.block * spec.layout.tokens * spec.channels * 4 + _parameter_bytes(backbone, first),
         "blocks_run": sum(depth - edit.from_layer for edit in edits),
         "blocks_of_full_forwards": depth * len(edits),
-        "floating_point_operations": images * sum(_operations(backbone, edit.from_layer) for edit in edits),
+        "floating_point_operations": images * operations,
         "opening_seconds": opening,
         "reading_seconds": reading,
         "compute_seconds": compute,
@@ -187,20 +195,24 @@ def _parameter_bytes(backbone: Backbone, first_block: int) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in blocks.parameters())
 
 
-def _operations(backbone: Backbone, first_state: int) -> int:
-    """Floating-point operations of one image from a state on, 0 with its embedding; two per multiplication and sum."""
+def _operations(work: Callable[[], object]) -> int:
+    """Floating-point operations of some work; two per multiplication and sum."""
     # Of the kernels of attention the plain one alone is counted on every device.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        _pass(backbone, _input(backbone, backbone.device, 1, first_state), first_state)
+        work()
     return int(counter.get_total_flops())
 
 
 def _seconds_per_image(backbone: Backbone, device: torch.device, batch_size: int, first_state: int = 0) -> float:
-    """Time of one image within a batch from a state on, the median of a few passes after one that sets things up."""
+    """Time of one image within a batch from a state on."""
     values = _input(backbone, device, batch_size, first_state)
-    _pass(backbone, values, first_state).cpu()
-    seconds = [_timed(lambda: _pass(backbone, values, first_state).cpu()) for _ in range(TIMED_PASSES)]
-    return statistics.median(seconds) / batch_size
+    return _median(lambda: _pass(backbone, values, first_state)) / batch_size
+
+
+def _median(work: Callable[[], torch.Tensor]) -> float:
+    """Seconds of some work, the median of a few times after one that sets things up; a device is waited for."""
+    work().cpu()
+    return statistics.median(_timed(lambda: work().cpu()) for _ in range(TIMED_PASSES))
 
 
 def _input(backbone: Backbone, device: torch.device, images: int, first_state: int) -> torch.Tensor:
@@ -214,6 +226,13 @@ def _pass(backbone: Backbone, values: torch.Tensor, first_state: int) -> torch.T
     with torch.inference_mode():
         state = backbone.embed(values) if first_state == 0 else values
         return backbone.run(state, first_state, backbone.depth)
+
+
+def _project(backbone: Backbone, values: torch.Tensor) -> torch.Tensor:
+    """What the last block projects of its input; nothing where it has no such part."""
+    with torch.inference_mode():
+        found = backbone.project(values, backbone.depth - 1)
+        return values[:0] if found is None else found.parts[0]
 
 
 def _decode_seconds(request: Request) -> float:

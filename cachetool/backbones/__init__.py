@@ -3,6 +3,16 @@
 from cachetool.backbones.base import Backbone, Identity, TransformDefaults
 from cachetool.backbones.batching import default_batch_size
 from cachetool.backbones.catalogue import ModelEntry, catalogue
+from cachetool.backbones.first_block import Projections
 from cachetool.backbones.loading import load
 
-__all__ = ["Backbone", "Identity", "ModelEntry", "TransformDefaults", "catalogue", "default_batch_size", "load"]
+__all__ = [
+    "Backbone",
+    "Identity",
+    "ModelEntry",
+    "Projections",
+    "TransformDefaults",
+    "catalogue",
+    "default_batch_size",
+    "load",
+]

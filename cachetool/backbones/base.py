@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cachetool.backbones.allocation import reuse_freed_memory
 from cachetool.backbones.attention import attention_probabilities
+from cachetool.backbones.first_block import Projections, project_block, run_projected_block
 from cachetool.backbones.last_block import run_block_for
 from cachetool.backbones.support import check_supported
 
@@ -169,6 +170,7 @@ class Backbone(ABC):
         *,
         attention_mask: Tensor | None = None,
         wanted: Tensor | None = None,
+        projections: Projections | None = None,
     ) -> Tensor:
         """State `stop` from state `start` (image, token, channel), through the blocks between them.
 
@@ -176,7 +178,8 @@ class Backbone(ABC):
         on with. `attention_mask` is bool (image, 1, token, token), True where a query (third dimension) may attend to
         a key (fourth). `wanted` holds positions in the sequence, int64 (token,): the last block computes these tokens
         alone, within rounding, and all others are NaN in state `stop`; blocks without an MLP after their attention are
-        computed as a whole. Raises `ValueError` unless 0 <= start <= stop <= depth.
+        computed as a whole. `projections` are those of state `start` in block `start`, see `project`; tokens that
+        `visit` changes there are named in them. Raises `ValueError` unless 0 <= start <= stop <= depth.
         """
         if not 0 <= start <= stop <= self.depth:
             raise ValueError(f"states of {self.name} run from 0 to {self.depth}, found start {start} and stop {stop}")
@@ -185,6 +188,9 @@ class Backbone(ABC):
                 state = visit(k, state)
             if wanted is not None and k == stop - 1:
                 state = self._run_block_for(k, state, wanted, attention_mask)
+            elif projections is not None and k == start:
+                block = self.model.blocks[k]
+                state = run_projected_block(block, state, projections, self._rope(k), attention_mask)
             else:
                 state = self._run_block(k, state, attention_mask)
         return state if visit is None else visit(stop, state)
@@ -196,6 +202,14 @@ class Backbone(ABC):
         following = torch.full_like(state, torch.nan)
         following[:, wanted] = found
         return following
+
+    def project(self, state: Tensor, block: int) -> Projections | None:
+        """Queries, keys and values of state `block` (image, token, channel) in that block, for runs of edits of it.
+
+        A run that starts with them computes anew those of edited tokens alone, within rounding; all else is bit-equal.
+        None where a block has not one attention followed by one MLP.
+        """
+        return project_block(self.model.blocks[block], state)
 
     def normalize(self, state: Tensor) -> Tensor:
         """Apply the final norm of the model to each token of state `depth` (image, token, channel)."""

@@ -11,16 +11,16 @@ LARGEST = 32
 """Images per forward pass where memory does not matter."""
 
 KEPT_BYTES = 16 * 2**20
-"""Widest activation whose memory glibc keeps from one block to the next: it returns freed pieces beyond 32 MiB to the
-system, and more than 64 MiB in all, which is what a block needs for four of these."""
+"""Widest activation of a block on the CPU, half of what the C library of GNU may use again: see
+`cachetool.backbones.allocation`."""
 
 
 def default_batch_size(backbone: Backbone, device: torch.device) -> int:
     """Images per forward pass of a backbone on a device, a power of two.
 
-    On the CPU the widest activation of a block stays at or under 16 MiB: beyond, memory comes anew from the system in
-    each block, page by page. The last three blocks of ViT-S on 128 images took 2.98 s in batches of 8 (no faults), 3.07
-    in batches of 16, 3.21 in batches of 32 (376,000 faults) and 3.61 in batches of 64 on two cores.
+    On the CPU the widest activation of a block stays at or under 16 MiB: the last three blocks of ViT-S on 64 images,
+    four times, took 7.2 s in batches of 8, 7.4 s in batches of 16 and 8.4 s in batches of 32, whose widest activation
+    is mapped anew in each block (medians of 6 in turns, on two cores).
     """
     if device.type != "cpu":
         return LARGEST

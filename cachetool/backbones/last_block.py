@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from timm.layers.attention import Attention, AttentionRope
-from timm.models.eva import EvaAttention, EvaBlock
-from timm.models.vision_transformer import Block
-from torch.nn import functional
-
-from cachetool.backbones.attention import project, rotate, split_heads
+from cachetool.backbones.attention import project, split_heads
+from cachetool.backbones.block_parts import add_branches, attend, has_parts
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -38,53 +33,24 @@ def run_block_for(
     -------
     None for a block that is not an attention followed by an MLP, which has to be run as a whole.
     """
-    if type(block) not in (Block, EvaBlock) or type(block.attn) not in (Attention, AttentionRope, EvaAttention):
+    if not has_parts(block):
         return None
-    attended = _attend(block.attn, block.norm1(state), wanted, rope, attention_mask)
-    following = state[:, wanted] + _scaled(block, 1, attended)
-    result: Tensor = following + _scaled(block, 2, block.mlp(block.norm2(following)))
-    return result
-
-
-def _scaled(block: Any, half: int, branch: Tensor) -> Tensor:
-    """What a branch adds to the residual stream: layer scale is a module in one family, a parameter in the other."""
-    if isinstance(block, Block):
-        scaled: Tensor = getattr(block, f"ls{half}")(branch)
-        return scaled
-    gamma = getattr(block, f"gamma_{half}")
-    return branch if gamma is None else gamma * branch
-
-
-def _attend(
-    attention: Any, tokens: Tensor, wanted: Tensor, rope: Tensor | None, attention_mask: Tensor | None
-) -> Tensor:
-    """Output (image, wanted token, channel) of an attention whose queries are the wanted tokens."""
+    tokens = block.norm1(state)
     asking = tokens[:, wanted]
+    mask = None if attention_mask is None else attention_mask[:, :, wanted]
+    queries, keys, values = _project(block.attn, tokens, asking)
+    attended = attend(block.attn, queries, keys, values, asking, rope, mask, wanted)
+    return add_branches(block, state[:, wanted], attended)
+
+
+def _project(attention: Any, tokens: Tensor, asking: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of the asking tokens, keys and values of all, each (image, head, token, channel of the head)."""
+    parts: tuple[Tensor, ...]
     if attention.qkv is None:
-        queries, keys, values = (
-            split_heads(attention, part(source))
-            for part, source in ((attention.q_proj, asking), (attention.k_proj, tokens), (attention.v_proj, tokens))
-        )
+        parts = attention.q_proj(asking), attention.k_proj(tokens), attention.v_proj(tokens)
     else:
         width = attention.qkv.out_features // 3
-        queries = split_heads(attention, project(attention, asking, slice(width)))
-        keys, values = (
-            split_heads(attention, part) for part in project(attention, tokens, slice(width, None)).chunk(2, dim=-1)
-        )
-    queries, keys = attention.q_norm(queries), attention.k_norm(keys)
-    if rope is not None:
-        prefix = attention.num_prefix_tokens
-        first = int((wanted < prefix).sum())
-        own = rope.index_select(-2, wanted[first:] - prefix)
-        queries = rotate(attention, queries, own, first).type_as(values)
-        keys = rotate(attention, keys, rope, prefix).type_as(values)
-    groups = attention.num_heads // keys.shape[1]
-    if groups > 1:
-        keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
-    mask: torch.Tensor | None = None if attention_mask is None else attention_mask[:, :, wanted]
-    found = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    found = attention.norm(found.transpose(1, 2).flatten(2))
-    if getattr(attention, "gate", None) is not None:
-        found = found * attention.gate(asking).sigmoid()
-    projected: Tensor = attention.proj(found)
-    return projected
+        queries = project(attention, asking, slice(width))
+        parts = queries, *project(attention, tokens, slice(width, None)).chunk(2, dim=-1)
+    queries, keys, values = (split_heads(attention, part) for part in parts)
+    return queries, keys, values

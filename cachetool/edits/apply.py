@@ -40,10 +40,15 @@ def hide_keys(selected: Tensor) -> Tensor:
     return (~selected[:, None, :] | itself)[:, None]
 
 
+def places(selection: Selection, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Image and position of the selected tokens, int64, each (pair,), as they index a state (image, token, channel)."""
+    image, position = (torch.from_numpy(array).to(device) for array in (selection.image, selection.position))
+    return image, position
+
+
 def _put(
     state: Tensor, selection: Selection, values: NDArray[np.float32], in_place: bool, *, accumulate: bool
 ) -> Tensor:
-    places = tuple(torch.from_numpy(array).to(state.device) for array in (selection.image, selection.position))
     put = torch.from_numpy(np.ascontiguousarray(values)).to(device=state.device, dtype=state.dtype)
     changed = state if in_place else state.clone()
-    return changed.index_put_(places, put, accumulate=accumulate)
+    return changed.index_put_(places(selection, state.device), put, accumulate=accumulate)

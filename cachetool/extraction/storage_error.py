@@ -11,7 +11,7 @@ from cachetool.extraction.buffers import TORCH_DTYPES
 
 MOST_IMAGES = 4
 """The error of state 0 scatters by a third between photographs."""
-SHARE = 0.03
+SHARE = 0.02
 """Of an extraction's forward passes, at most, that measuring may take; one image is always measured."""
 
 

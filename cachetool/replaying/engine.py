@@ -12,15 +12,18 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from cachetool.arithmetic import Arithmetic
-from cachetool.backbones import Backbone
+from cachetool.backbones import Backbone, Projections
 from cachetool.edits import Selection
-from cachetool.edits.apply import add_tokens, attention_mask, replace_tokens
+from cachetool.edits.apply import add_tokens, attention_mask, places, replace_tokens
 from cachetool.events import Events
 from cachetool.extraction.buffers import BlockBuffer, to_device
 from cachetool.extraction.halving import Halving
 from cachetool.replaying.arm import Arm, EditInHand, PreparedEdit
 from cachetool.replaying.certificate import wanted_positions
-from cachetool.store import StoreReader
+from cachetool.store import StoreReader, StoreSpec, storage_dtype
+
+HELD_BYTES = 256 * 2**20
+"""Stored states of a block that are computed at a time: those of as many edits as fit, of one at least."""
 
 
 def replay_arms(
@@ -39,7 +42,7 @@ def replay_arms(
     """Replay edits that start at the same state, block by block; returns bytes written.
 
     Reading and preparing the next block (one thread), computing (this thread) and writing (one thread) overlap. Blocks
-    of a run that were finished before are not computed again.
+    of a run that were finished before are not computed again. What edits share in their first block is computed once.
     """
     (from_layer,) = {arm.edit.from_layer for arm in arms}
     pending = {id(arm): set(arm.writer.pending(keep, token_types)) for arm in arms}
@@ -47,24 +50,34 @@ def replay_arms(
     written = 0
     wanted = wanted_positions(backbone.layout, token_types)
     wanted = None if wanted is None else wanted.to(device)
+    together = max(1, HELD_BYTES // block_bytes(reader.spec, len(keep), token_types))
     writing: list[Future[int]] = []
     events.start(f"replay from state {from_layer}", images * len(arms))
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as writer:
         for block, first, state, prepared in _read_ahead(reader, arms, from_layer, max(keep)):
-            for arm, edit in zip(arms, prepared, strict=True):
-                if block in pending[id(arm)]:
-                    buffer = _compute(
-                        backbone, reader, arm, edit, state, first, keep, token_types, wanted,
-                        device, arithmetic, batch_size, halving,
-                    )  # fmt: skip
-                    failed = _unreadable(reader, first, len(state))
+            lacking = [pair for pair in zip(arms, prepared, strict=True) if block in pending[id(pair[0])]]
+            events.advance(len(state) * (len(arms) - len(lacking)), state.nbytes)
+            failed = _unreadable(reader, first, len(state))
+            for start in range(0, len(lacking), together):
+                group = lacking[start : start + together]
+                buffers = _compute(
+                    backbone, reader, group, state, first, keep, token_types, wanted,
+                    device, arithmetic, batch_size, halving,
+                )  # fmt: skip
+                for (arm, _edit), buffer in zip(group, buffers, strict=True):
                     writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep, failed))
                     while len(writing) > 2:  # memory stays bounded where the disk is slower than the blocks
                         written += writing.pop(0).result()
-                events.advance(len(state), state.nbytes if arm is arms[0] else 0)
+                events.advance(len(state) * len(group), 0)
         for future in writing:
             written += future.result()
     return written
+
+
+def block_bytes(spec: StoreSpec, states: int, token_types: Sequence[str]) -> int:
+    """Bytes of so many stored states of a block of images."""
+    tokens = sum(spec.layout.count(name) for name in token_types)
+    return spec.block * states * tokens * spec.channels * storage_dtype(spec.dtype).itemsize
 
 
 def _unreadable(reader: StoreReader, first: int, count: int) -> dict[str, str]:
@@ -124,16 +137,16 @@ def replay_image(
     prepared = edit.prepare(state, image, [reader.spec.images.image_id[image]], max(keep))
     wanted = wanted_positions(backbone.layout, token_types)
     wanted = None if wanted is None else wanted.to(device)
-    return _compute(
-        backbone, reader, edit, prepared, state, image, keep, token_types, wanted, device, arithmetic, 1, Halving(1)
-    ).arrays()
+    (buffer,) = _compute(
+        backbone, reader, [(edit, prepared)], state, image, keep, token_types, wanted, device, arithmetic, 1, Halving(1)
+    )
+    return buffer.arrays()
 
 
 def _compute(
     backbone: Backbone,
     reader: StoreReader,
-    arm: EditInHand,
-    edit: PreparedEdit,
+    group: Sequence[tuple[EditInHand, PreparedEdit]],
     state: npt.NDArray[np.float32],
     first: int,
     keep: Sequence[int],
@@ -143,37 +156,52 @@ def _compute(
     arithmetic: Arithmetic,
     batch_size: int,
     halving: Halving,
-) -> BlockBuffer:
-    """The kept states of one block under one edit, in storage dtype; images that could not be read stay NaN."""
+) -> list[BlockBuffer]:
+    """The kept states of one block under each edit, in storage dtype; images that could not be read stay NaN."""
     spec = reader.spec
-    buffer = BlockBuffer(spec.layout, spec.channels, keep, token_types, spec.dtype, len(state), device)
+    start, stop = group[0][0].edit.from_layer, max(keep)
+    buffers = [
+        BlockBuffer(spec.layout, spec.channels, keep, token_types, spec.dtype, len(state), device) for _ in group
+    ]
     readable = reader.readable[first : first + len(state)]
+    # The choice is each edit's own: what is stored of it must not depend on which others are replayed with it.
+    sharing = [_shares(edit, spec.layout.tokens) for _arm, edit in group]
+    whole_first = start < stop - (wanted is not None) and not arithmetic.compiled
 
     def compute(window: npt.NDArray[np.int64], part: slice) -> None:
         rows = window[part]
-        pairs, selection = _restrict(edit.selection, rows)
-        values = {layer: found[pairs] for layer, found in edit.values.items()}
         ids = [spec.images.image_id[first + row] for row in rows]
         whole = int(rows[-1]) - int(rows[0]) == len(rows) - 1
         batch = to_device(state[rows[0] : rows[-1] + 1] if whole else state[rows], device)
-        with arithmetic.used(device):
-            _run_batch(backbone, arm, selection, values, batch, torch.from_numpy(rows), ids, buffer, max(keep), wanted)
-        buffer.check()
+        with arithmetic.used(device), torch.inference_mode():
+            projections = backbone.project(batch, start) if whole_first and any(sharing) else None
+            for (arm, edit), shares, buffer in zip(group, sharing, buffers, strict=True):
+                _run_batch(
+                    backbone, arm, _of_rows(edit, rows), batch, projections if shares else None,
+                    torch.from_numpy(rows), ids, buffer, stop, wanted,
+                )  # fmt: skip
+                buffer.check()
 
-    for start in range(0, len(state), batch_size):
-        window = start + np.flatnonzero(readable[start : start + batch_size])
+    for begin in range(0, len(state), batch_size):
+        window = begin + np.flatnonzero(readable[begin : begin + batch_size])
         halving.run(len(window), partial(compute, window))
-    if arm.replacement.name == "remove":
-        buffer.erase(edit.selection.image, edit.selection.position)
-    return buffer
+    for (arm, edit), buffer in zip(group, buffers, strict=True):
+        if arm.replacement.name == "remove":
+            buffer.erase(edit.selection.image, edit.selection.position)
+    return buffers
+
+
+def _shares(edit: PreparedEdit, tokens: int) -> bool:
+    """Whether an edit leaves most tokens of a block as they are, so that to compute the changed ones anew pays."""
+    return not edit.values or 2 * len(edit.selection) <= edit.selection.images * tokens
 
 
 def _run_batch(
     backbone: Backbone,
     arm: EditInHand,
-    selection: Selection,
-    values: dict[int, npt.NDArray[np.float32]],
+    prepared: PreparedEdit,
     state: torch.Tensor,
+    projections: Projections | None,
     rows: torch.Tensor,
     image_ids: Sequence[str],
     buffer: BlockBuffer,
@@ -182,7 +210,9 @@ def _run_batch(
 ) -> None:
     """Run the blocks from k on, editing each state before it is stored and goes on."""
     put = add_tokens if arm.replacement.kind == "add" else replace_tokens
-    start = arm.edit.from_layer
+    start, selection, values = arm.edit.from_layer, prepared.selection, prepared.values
+    if projections is not None and start in values and len(selection):
+        projections = projections.after_edit(*places(selection, state.device))
 
     def edit(layer: int, running: torch.Tensor) -> torch.Tensor:
         if layer in values and len(selection):
@@ -195,20 +225,23 @@ def _run_batch(
         return running if layer == unmasked_from else edit(layer, running)
 
     masked = arm.edit.masked_blocks(backbone.depth)
-    with torch.inference_mode():
-        if not masked or start == stop:
-            backbone.run(state, start, stop, edit, wanted=wanted)
-            return
-        mask = attention_mask(selection, state.shape[1], state.device)
-        unmasked_from = min(masked.stop, stop)
-        last = wanted if unmasked_from == stop else None
-        state = backbone.run(state, start, unmasked_from, edit, attention_mask=mask, wanted=last)
-        if unmasked_from < stop:
-            backbone.run(state, unmasked_from, stop, go_on, wanted=wanted)
+    if not masked or start == stop:
+        backbone.run(state, start, stop, edit, wanted=wanted, projections=projections)
+        return
+    mask = attention_mask(selection, state.shape[1], state.device)
+    unmasked_from = min(masked.stop, stop)
+    last = wanted if unmasked_from == stop else None
+    state = backbone.run(state, start, unmasked_from, edit, attention_mask=mask, wanted=last, projections=projections)
+    if unmasked_from < stop:
+        backbone.run(state, unmasked_from, stop, go_on, wanted=wanted)
 
 
-def _restrict(selection: Selection, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Selection]:
-    """The pairs of some images of a block, and the selection that numbers these images from 0 on."""
+def _of_rows(edit: PreparedEdit, rows: npt.NDArray[np.int64]) -> PreparedEdit:
+    """The part of a block's edit that concerns some of its images, which are numbered from 0 on."""
+    selection = edit.selection
     pairs = np.flatnonzero(np.isin(selection.image, rows))
     image = np.searchsorted(rows, selection.image[pairs])
-    return pairs, Selection(selection.token_type, image, selection.position[pairs], selection.token[pairs], len(rows))
+    return PreparedEdit(
+        Selection(selection.token_type, image, selection.position[pairs], selection.token[pairs], len(rows)),
+        {layer: found[pairs] for layer, found in edit.values.items()},
+    )

@@ -1,0 +1,88 @@
+"""What edits of one state share is computed once per batch, as far as their results fit into memory together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cachetool import Edit
+from cachetool.backbones import Backbone, Projections
+from cachetool.replaying import engine, replay_edits
+from cachetool.replaying.engine import block_bytes
+from cachetool.store import StoreReader
+from tests.reference.plain_models import stored_sequence
+
+EDITS = (
+    Edit("registers", "zero", 6),
+    Edit("registers", "mean", 6, until_layer=8),
+    Edit("cls", "remove", 6),
+)
+BATCHES = 3
+"""20 images in blocks of 8."""
+
+
+@pytest.fixture
+def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The images of each call of `Backbone.project`."""
+    calls: list[int] = []
+    plain = Backbone.project
+
+    def counted(backbone: Backbone, state: torch.Tensor, block: int) -> Projections | None:
+        calls.append(len(state))
+        return plain(backbone, state, block)
+
+    monkeypatch.setattr(Backbone, "project", counted)
+    return calls
+
+
+def test_several_edits_project_a_state_once(fresh: Callable[..., Path], projected: list[int]) -> None:
+    replay_edits(fresh(), EDITS)
+    assert projected == [8, 8, 4]
+
+
+def test_edits_whose_results_do_not_fit_together_go_one_after_the_other(
+    fresh: Callable[..., Path], caches: dict[str, Path], projected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = replay_edits(caches["float32"], EDITS)
+    spec = StoreReader(caches["float32"]).spec
+    one = 8 * 69 * 96 * 4
+    assert block_bytes(spec, 1, spec.token_types) == one
+    projected.clear()
+    monkeypatch.setattr(engine, "HELD_BYTES", 2 * one)
+    pairs = replay_edits(fresh(name="pairs"), EDITS)
+    assert projected == [8, 8, 8, 8, 4, 4]
+    projected.clear()
+    monkeypatch.setattr(engine, "HELD_BYTES", 1)
+    single = replay_edits(fresh(name="single"), EDITS)
+    assert len(projected) == BATCHES * len(EDITS)
+    for runs in (pairs, single):
+        for run, expected in zip(runs, together, strict=True):
+            assert np.array_equal(stored_sequence(run.path), stored_sequence(expected.path), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("edit", "options"),
+    [
+        pytest.param(Edit("patches", "zero", 6), {}, id="most tokens are edited"),
+        pytest.param(Edit("registers", "zero", 11), {"keep_tokens": ["cls"]}, id="the last block for few tokens"),
+        pytest.param(Edit("registers", "zero", 12), {}, id="no block is run"),
+        pytest.param(Edit("registers", "zero", 9), {"compiled": True}, id="blocks are compiled"),
+    ],
+)
+def test_nothing_is_projected_where_it_would_not_pay(
+    fresh: Callable[..., Path], projected: list[int], monkeypatch: pytest.MonkeyPatch, edit: Edit, options: dict
+) -> None:
+    monkeypatch.setattr("cachetool.replaying.replay.compile_blocks", lambda backbone, first_block: None)
+    replay_edits(fresh(), [edit], **options)
+    assert projected == []
+
+
+def test_one_edit_of_most_tokens_does_not_keep_others_from_sharing(
+    fresh: Callable[..., Path], projected: list[int]
+) -> None:
+    replay_edits(fresh(), [Edit("patches", "zero", 6), *EDITS])
+    assert projected == [8, 8, 4]
