@@ -77,8 +77,8 @@ def plan_extraction(request: Request, batch_size: int | None = None, images: int
     block = _disk_bytes(spec, spec.block, len(request.layers), request.token_types)
     size = min(batch_size or default_batch_size(backbone, backbone.device), spec.block)
     seconds = _seconds_per_image(backbone, backbone.device, size)
-    workers = max(1, default_workers())
-    compute, decode = todo * seconds, todo * _decode_seconds(request) / workers
+    processes = 1 if request.dataset.decodes_in_threads else default_workers(request.dataset, backbone.device)
+    compute, decode = todo * seconds, todo * _decode_seconds(request) / max(1, processes)
     write = disk / _write_speed(request.path)
     # The rounding of each state is measured by running the blocks above it.
     rounded = todo > 0 and not stored and spec.dtype != "float32"
@@ -236,7 +236,7 @@ def _project(backbone: Backbone, values: torch.Tensor) -> torch.Tensor:
 
 
 def _decode_seconds(request: Request) -> float:
-    """Time to decode one image in this process, the mean of the first few after one that is not timed."""
+    """Time to decode one image in this process, on all processors where the data set's images allow it."""
     count = min(8, len(request.spec.images))
     stream = load_batches(
         request.dataset,

@@ -53,7 +53,9 @@ def command(
     show: Annotated[bool, typer.Option("--print", help="Print the study as TOML, to copy and change.")] = False,
     list_studies: Annotated[bool, typer.Option("--list", help="List the built-in studies.")] = False,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures beside the tables.")] = True,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode images [on the CPU 0: this one decodes].")
+    ] = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,

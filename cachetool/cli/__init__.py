@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+import warnings
 from importlib.metadata import entry_points
 
 import typer
@@ -39,6 +40,8 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; the console script `cachetool`."""
+    # Pillow warns about metadata that the rules of decoding never use.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         build()()
     except CachetoolError as error:

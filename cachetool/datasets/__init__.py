@@ -3,7 +3,7 @@
 from cachetool.datasets.base import IGNORE, Dataset, KeypointPair
 from cachetool.datasets.catalogue import DatasetEntry, absolute_name, catalogue, open_dataset
 from cachetool.datasets.hashing import hash_images
-from cachetool.datasets.loading import Batch, load_batches, worker_deaths
+from cachetool.datasets.loading import Batch, load_batches, processors_for_decoding, worker_deaths
 from cachetool.datasets.transform import Affine, Transform
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "hash_images",
     "load_batches",
     "open_dataset",
+    "processors_for_decoding",
     "worker_deaths",
 ]

@@ -77,6 +77,9 @@ class Dataset(ABC):
     exif: Exif = "ignored"
     """Whether the EXIF orientation turns the image. Labels, masks and keypoints refer to the image after it."""
 
+    decodes_in_threads: bool = True
+    """Whether threads of one process decode images at the same time; not where Python code draws them."""
+
     @property
     def labels(self) -> tuple[int, ...] | None:
         """Class index of each image into `class_names`, or None where images have no single class."""

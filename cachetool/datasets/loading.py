@@ -8,9 +8,11 @@ key: that stops the work.
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,9 +21,11 @@ from cachetool.datasets.base import listed
 from cachetool.errors import CachetoolError, DatasetError, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from cachetool.datasets.base import Dataset
     from cachetool.datasets.transform import Transform
@@ -52,9 +56,43 @@ def load_batches(
     """Yield one `Batch` for each sequence of image indices, in that order, whatever the number of workers.
 
     `sha256` holds the content digest of the images from index 0 (from `hash_images`); the bytes decoded must match it.
-    With `workers` = 0 decoding happens in this process. Raises `DatasetError` naming all images of a batch that changed
-    since they were hashed, and `CachetoolError` where a worker process died.
+    With `workers` = 0 this process decodes, each batch when it is asked for, on all processors: ahead of time on the
+    processors that run the blocks, it would take from one of their threads while the others wait. Raises
+    `DatasetError` naming all images of a batch that changed since they were hashed, and `CachetoolError` where a worker
+    process died.
     """
+    stream = (
+        _in_processes(dataset, transform, batches, sha256, workers)
+        if workers
+        else _in_threads(dataset, transform, batches, sha256)
+    )
+    for batch in stream:
+        if batch.changed:
+            raise DatasetError(
+                f"images of {dataset.name} changed since they were hashed, so the cache would contradict its key; "
+                f"leave the files alone while they are read, and start again:{listed(batch.changed)}"
+            )
+        yield batch
+
+
+def processors_for_decoding() -> int:
+    """Processors that this process may use, at most 8."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, 8)
+
+
+def _in_threads(
+    dataset: Dataset, transform: Transform, batches: Iterable[Sequence[int]], sha256: Sequence[str]
+) -> Iterator[Batch]:
+    decoder = _BatchDecoder(dataset, transform, sha256)
+    with ThreadPoolExecutor(processors_for_decoding(), thread_name_prefix="cachetool-decoder") as pool:
+        for indices in batches:
+            yield decoder.decode(indices, pool.map)
+
+
+def _in_processes(
+    dataset: Dataset, transform: Transform, batches: Iterable[Sequence[int]], sha256: Sequence[str], workers: int
+) -> Iterator[Batch]:
     # Importing torch takes seconds, which listing data sets should not cost.
     import torch
     from torch.utils.data import DataLoader
@@ -71,7 +109,7 @@ def load_batches(
             worker_init_fn=_settle_in,
             generator=torch.Generator(),  # otherwise every call would draw from the user's random numbers
             # Other start methods run the user's script again in each worker unless it is guarded by `__main__`.
-            multiprocessing_context="fork" if workers > 0 and sys.platform == "linux" else None,
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
         )
         iterator = iter(loader)
     while True:
@@ -80,11 +118,6 @@ def load_batches(
                 batch = next(iterator)
         except StopIteration:
             return
-        if batch.changed:
-            raise DatasetError(
-                f"images of {dataset.name} changed since they were hashed, so the cache would contradict its key; "
-                f"leave the files alone while they are read, and start again:{listed(batch.changed)}"
-            )
         yield batch
 
 
@@ -108,6 +141,15 @@ def worker_deaths(dataset: Dataset, workers: int) -> Iterator[None]:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Trouble:
+    """Why an image is not there."""
+
+    text: str
+    changed: bool
+    """Whether its bytes are not those that were hashed; otherwise they cannot be decoded."""
+
+
 class _BatchDecoder:
     """Decodes the images of one batch; the map-style data set that torch's `DataLoader` hands to its workers."""
 
@@ -115,6 +157,10 @@ class _BatchDecoder:
         self._dataset, self._transform, self._sha256 = dataset, transform, sha256
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
+        return self.decode(indices, map)
+
+    def decode(self, indices: Sequence[int], over: Callable[..., Iterable[_Trouble | None]]) -> Batch:
+        """One batch; `over` calls a function on several sequences in step, as `map` does, perhaps in threads."""
         import torch
         from torch.utils.data import get_worker_info
 
@@ -123,29 +169,30 @@ class _BatchDecoder:
         if get_worker_info() is not None:
             # Here a lack of shared memory is an error; when torch shares the tensor later, it would hang the parent.
             tensor.share_memory_()  # type: ignore[no-untyped-call]
-        images = tensor.numpy()
-        failures: dict[int, str] = {}
-        changed: list[str] = []
-        for position, index in enumerate(indices):
-            try:
-                data = self._dataset.read_bytes(index)
-            except ImageError as error:
-                changed.append(str(error))
-                continue
-            if (found := hashlib.sha256(data).hexdigest()) != self._sha256[index]:
-                changed.append(
-                    f"{self._dataset.describe(index)}: SHA-256 {self._sha256[index][:12]}... was hashed, "
-                    f"{found[:12]}... is there now"
-                )
-                continue
-            try:
-                image = self._dataset.decode_bytes(data, index)
-                self._transform.check(*image.size, self._dataset.describe(index))
-            except ImageError as error:
-                failures[index] = str(error)
-            else:
-                images[position] = self._transform.apply(image)
-        return Batch(tuple(int(index) for index in indices), tensor, failures, tuple(changed))
+        numbers = tuple(int(index) for index in indices)
+        found = list(over(self._fill, numbers, tensor.numpy()))
+        failures = {index: one.text for index, one in zip(numbers, found, strict=True) if one and not one.changed}
+        return Batch(numbers, tensor, failures, tuple(one.text for one in found if one and one.changed))
+
+    def _fill(self, index: int, image: NDArray[np.float32]) -> _Trouble | None:
+        """Decode one image into its place (rgb, row, column)."""
+        try:
+            data = self._dataset.read_bytes(index)
+        except ImageError as error:
+            return _Trouble(str(error), changed=True)
+        if (found := hashlib.sha256(data).hexdigest()) != self._sha256[index]:
+            text = (
+                f"{self._dataset.describe(index)}: SHA-256 {self._sha256[index][:12]}... was hashed, "
+                f"{found[:12]}... is there now"
+            )
+            return _Trouble(text, changed=True)
+        try:
+            decoded = self._dataset.decode_bytes(data, index)
+            self._transform.check(*decoded.size, self._dataset.describe(index))
+        except ImageError as error:
+            return _Trouble(str(error), changed=False)
+        image[...] = self._transform.apply(decoded)
+        return None
 
 
 def _unchanged(batch: Any) -> Any:

@@ -33,6 +33,7 @@ class Shapes(Dataset):
     kind = "classification"
     class_names = CLASS_NAMES
     mask_names = ("background", *CLASS_NAMES)
+    decodes_in_threads = False
 
     def __init__(self, name: str, split: str, slug: str) -> None:
         self.name, self.split, self.family, self.slug = name, split, slug, slug

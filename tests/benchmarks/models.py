@@ -65,12 +65,12 @@ def make_photos(folder: Path) -> Path:
 def decoded(name: str, weights: Path, folder: Path) -> list[torch.Tensor]:
     """The batches that an extraction sees."""
     request = prepare(MODEL, name, root=folder / "unused", weights=weights)
-    return [batch.images for batch in _batches(request, workers=0)]
+    return [batch.images for batch in _batches(request)]
 
 
-def _batches(request: Request, workers: int, images: int = IMAGES) -> Iterator[Batch]:
+def _batches(request: Request, images: int = IMAGES) -> Iterator[Batch]:
     ranges = [range(first, min(first + BATCH, images)) for first in range(0, images, BATCH)]
-    return load_batches(request.dataset, request.transform, ranges, sha256=request.spec.images.sha256, workers=workers)
+    return load_batches(request.dataset, request.transform, ranges, sha256=request.spec.images.sha256)
 
 
 def _extraction(folder: Path, model: Any, name: str, weights: Path) -> Iterator[Comparison]:
@@ -133,7 +133,7 @@ def _replays(folder: Path, model: Any, name: str, weights: Path) -> Iterator[Com
                 for layer in range(FROM_LAYER, 13)
             ]
             with torch.inference_mode():
-                for batch in _batches(request, 1, REPLAYED):
+                for batch in _batches(request, REPLAYED):
                     model.forward_features(batch.images)
             for hook in hooks:
                 hook.remove()

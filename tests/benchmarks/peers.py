@@ -259,10 +259,14 @@ def _model_and_photos(folder: Path) -> tuple[Any, str, Path]:
 
 
 def _batches(request: Request) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Images as an extraction sees them, decoded by as many processes."""
+    """Images as an extraction sees them, decoded in the same way."""
     ranges = [range(first, min(first + BATCH, IMAGES)) for first in range(0, IMAGES, BATCH)]
     loaded = load_batches(
-        request.dataset, request.transform, ranges, sha256=request.spec.images.sha256, workers=default_workers()
+        request.dataset,
+        request.transform,
+        ranges,
+        sha256=request.spec.images.sha256,
+        workers=default_workers(request.dataset, request.backbone.device),
     )
     for rows, batch in zip(ranges, loaded, strict=True):
         yield slice(rows.start, rows.stop), batch.images

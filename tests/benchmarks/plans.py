@@ -18,8 +18,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from cachetool.datasets import processors_for_decoding
 from cachetool.extraction import Request, prepare
-from cachetool.extraction.extract import default_workers
 from cachetool.plan import Plan, plan_extraction
 from cachetool.store import storage_dtype
 from tests.benchmarks.models import make_photos
@@ -52,7 +52,7 @@ class Measured:
     block_for_cls: float
     """The same where [CLS] alone is wanted."""
     decoding: float
-    """Seconds to decode one image, over all processes."""
+    """Seconds to decode one image, on all processors."""
     writing: float
     """Bytes per second of a synced file."""
     reading: float
@@ -93,7 +93,7 @@ def main() -> None:
     console.print(
         f"measured: forward {1e3 * measured.forward:.0f} ms an image; last block {1e3 * measured.block:.1f} ms, for "
         f"[CLS] alone {1e3 * measured.block_for_cls:.1f} ms; decoding {1e3 * measured.decoding:.1f} ms (on "
-        f"{max(1, default_workers())} processes); writing {measured.writing / 1e6:.0f} MB/s, reading (cold) "
+        f"{processors_for_decoding()} processors); writing {measured.writing / 1e6:.0f} MB/s, reading (cold) "
         f"{measured.reading / 1e6:.0f} MB/s; a state is {measured.state / 1e3:.0f} kB; "
         f"{torch.get_num_threads()} threads"
     )

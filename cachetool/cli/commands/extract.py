@@ -38,7 +38,9 @@ def command(
     weights: WeightsOption = None,
     device: DeviceOption = None,
     batch_size: BatchSizeOption = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode images [on the CPU 0: this one decodes].")
+    ] = None,
     part: Annotated[str, typer.Option(help="i/n: fill the i-th of n shares of the cache, for job arrays.")] = "1/1",
     on_error: Annotated[str, typer.Option(help="An unreadable image: `stop`, or `continue` with NaN.")] = "stop",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print bytes, memory and time; write nothing.")] = False,
