@@ -26,6 +26,7 @@ from cachetool.extraction.extract import default_workers
 from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import forward_passes, measured_images
 from cachetool.replaying.certificate import SAMPLE_IMAGES
+from cachetool.replaying.engine import HELD_BYTES, block_bytes
 from cachetool.replaying.replay import kept_types, open_backbone, require_cache
 from cachetool.store import StoreReader, StoreSpec, storage_dtype
 
@@ -151,16 +152,22 @@ def plan_replay(
     written = sum(_disk_bytes(spec, images, count, types) for count in kept)
     reading = images * read_seconds * len(starts)
     compute = images * (sum(from_state[start] for start in begun) - shared * _median(projecting) / size)
-    operations = sum(_operations(partial(_pass, backbone, _input(backbone, resolved, 1, k), k)) for k in begun)
-    operations -= shared * _operations(projecting) // size
+    above = {
+        start: _operations(partial(_pass, backbone, _input(backbone, resolved, 1, start), start)) for start in starts
+    }
+    operations = sum(above[start] for start in begun) - shared * _operations(projecting) // size
     certificate = min(SAMPLE_IMAGES, images) * sum(from_state.values())
     write = written / _write_speed(cache)
+    # A state that is computed and one that is read, float32; what edits of it give, and three such that are written.
+    state = spec.block * spec.layout.tokens * spec.channels * 4
+    edited = block_bytes(spec, max(kept), types)
+    held = max(edited, min(len(edits) * edited, HELD_BYTES))
     costs: dict[str, int | float] = {
         "total_images": images,
         "edits": len(edits),
         "read_bytes": _disk_bytes(spec, images, 1, backbone.layout.types) * len(starts),
         "written_bytes": written,
-        "memory_bytes": 4 * spec.block * spec.layout.tokens * spec.channels * 4 + _parameter_bytes(backbone, first),
+        "memory_bytes": 2 * state + held + 3 * edited + _parameter_bytes(backbone, first),
         "blocks_run": sum(depth - edit.from_layer for edit in edits),
         "blocks_of_full_forwards": depth * len(edits),
         "floating_point_operations": images * operations,

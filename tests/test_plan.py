@@ -71,3 +71,16 @@ def test_a_replay_writes_the_states_and_tokens_that_are_kept(cache: Path) -> Non
     assert last == 2 * 256 * 96 * 2  # [CLS] of a whole block of two edits
     assert plan_replay(cache, edits, keep=[11, 12], keep_tokens=["cls"]).costs["written_bytes"] == 2 * last
     assert plan_replay(cache, edits, keep="all", keep_tokens=["cls"]).costs["written_bytes"] == 3 * last
+
+
+def test_memory_of_a_replay_grows_with_edits_up_to_a_bound(cache: Path) -> None:
+    def memory(count: int, **options: str) -> float:
+        edits = [cachetool.Edit("registers", "noise", 9, seed=seed) for seed in range(count)]
+        return plan_replay(cache, edits, **options).costs["memory_bytes"]
+
+    one = 256 * 69 * 96 * 2  # the last state of a block, float16
+    assert memory(2) - memory(1) == one
+    # More than 256 MiB are never held at a time, unless one edit needs them.
+    assert memory(100) - memory(1) == 256 * 2**20 - one
+    # Two states in float32 and three blocks that are written, all states from 9 on.
+    assert memory(1, keep="all") - memory(1) == 4 * 3 * one
