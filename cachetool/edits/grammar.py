@@ -35,6 +35,6 @@ def listed(offenders: Iterable[object]) -> str:
 
 def unknown_name(what: str, text: str, known: Sequence[str]) -> UnknownNameError:
     """The error for an unknown name: the closest known ones, then all of them."""
-    close = get_close_matches(text, known, n=3)
+    close = get_close_matches(text, known)
     hint = f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else ";"
     return UnknownNameError(f"there is no {what} {text!r}{hint} choose among: {', '.join(known)}")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cachetool.edits.donors import draw_donors
 from cachetool.errors import InvalidEditError
+from cachetool.randomness import order_values
 
 
 def table(ids, labels=None, names=None):
@@ -77,6 +78,52 @@ def test_other_class_donors_exist_exactly_where_no_class_has_more_than_half(size
     donors = draw(ids, "other-class", labels, seed=seed)
     np.testing.assert_array_equal(np.sort(donors), np.arange(len(labels)))
     assert all(labels[donor] != labels[image] for image, donor in enumerate(donors))
+
+
+def in_order(ids, seed=0, layer=None):
+    """Positions of the images in the order of their random words."""
+    return sorted(range(len(ids)), key=order_values(seed, ids, layer, "donor").tolist().__getitem__)
+
+
+def test_the_donor_of_each_is_the_next_in_random_order():
+    ids = [str(index) for index in range(40)]
+    for seed, layer in ((0, None), (3, None), (3, 5)):
+        order = in_order(ids, seed, layer)
+        expected = {image: order[(place + 1) % 40] for place, image in enumerate(order)}
+        assert dict(enumerate(draw(ids, seed=seed, layer=layer))) == expected
+        apart = draw(ids, "other-class", list(range(40)), seed=seed, layer=layer)
+        assert dict(enumerate(apart)) == expected, "where no two are of a class, nothing is repaired"
+
+
+def test_two_images_donate_to_each_other():
+    assert draw(["a", "b"]).tolist() == [1, 0]
+
+
+def test_the_donor_of_each_is_the_next_of_its_class():
+    ids, labels = [str(index) for index in range(40)], [index % 3 for index in range(40)]
+    donors = draw(ids, "same-class", labels, seed=2)
+    for label in range(3):
+        order = [image for image in in_order(ids, 2) if labels[image] == label]
+        assert [donors[image] for image in order] == [*order[1:], order[0]]
+
+
+@pytest.mark.parametrize("runs", [[100, 60, 40], [70, 10, 90, 30]])
+def test_a_donor_of_the_own_class_is_swapped_with_the_first_that_helps_both(runs):
+    ids = [str(index) for index in range(200)]
+    order = in_order(ids)
+    of_place = [run % 3 for run, length in enumerate(runs) for _ in range(length)]
+    donor = [(place + 1) % 200 for place in range(200)]
+    for place in range(200):
+        own = of_place[place]
+        if of_place[donor[place]] == own:
+            following = [(place + step) % 200 for step in range(1, 200)]
+            other = next(at for at in following if own not in (of_place[at], of_place[donor[at]]))
+            donor[place], donor[other] = donor[other], donor[place]
+    labels = [0] * 200
+    for place, image in enumerate(order):
+        labels[image] = of_place[place]
+    found = draw(ids, "other-class", labels)
+    assert [found[image] for image in order] == [order[place] for place in donor]
 
 
 def test_donors_differ_by_seed_and_by_layer_where_asked():

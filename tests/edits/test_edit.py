@@ -119,6 +119,25 @@ def test_equal_edits_are_equal():
     assert Edit("cls", "shuffle", 1, fresh_per_layer=True) != Edit("cls", "shuffle", 1)
 
 
+@pytest.mark.parametrize(
+    ("typed", "canonical"),
+    [
+        ("add:x.npy:1.0", "add:x.npy"),
+        ("add:x.npy:2.0", "add:x.npy:2"),
+        ("add:x.npy:-0.50", "add:x.npy:-0.5"),
+        ("interpolate:mean:.5", "interpolate:mean:0.5"),
+        ("patch:a.png@b.zarr", "patch:a.png@b.zarr"),
+        ("zero", "zero"),
+    ],
+)
+def test_canonical_text(typed, canonical):
+    assert str(parse_replacement(typed)) == canonical
+
+
+def test_file_names_may_have_more_than_one_line():
+    assert Edit("cls", "add:a\nb.npy:2", 1).build().path == "a\nb.npy"
+
+
 def test_slugs():
     assert Edit("registers:0-2", "zero", 1).slug == "registers-0-2.zero.from1.seed0"
     assert (
@@ -185,7 +204,9 @@ def test_what_a_seed_changes():
 
 def test_none_selects_nothing_but_needs_its_target(layout):
     state = np.zeros((2, layout.tokens, 3), dtype=np.float32)
-    assert len(Edit("registers", "none", 1).select(layout, state, ["a", "b"])) == 0
+    selection = Edit("registers", "none", 1).select(layout, state, ["a", "b"])
+    assert len(selection) == 0
+    assert selection.per_image.tolist() == [0, 0]
     with pytest.raises(InvalidEditError, match="registers 3"):
         Edit("registers:3", "none", 1).select(layout, state, ["a", "b"])
 

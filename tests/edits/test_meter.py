@@ -76,6 +76,35 @@ def test_own_image_and_donor_are_no_neighbours(same):
     np.testing.assert_allclose(found.neighbour, distances.min(axis=1), rtol=1e-5)
 
 
+def test_many_tokens_of_the_own_image_are_passed_over():
+    images = ["own.png"] * 20 + [f"{row}.png" for row in range(40)]
+    given_reference = reference(images=images)
+    injected = given_reference.fit[20:21].copy()
+    given_reference.fit[:20] = injected + 1e-3
+    found = FittedReference(given_reference).measure(injected, exclude(("own.png", "0.png")))
+    assert found.neighbour[0] == pytest.approx(cdist(injected, given_reference.fit[21:]).min(), rel=1e-5)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_tokens_are_measured_some_at_a_time_and_once_where_they_are_the_same(monkeypatch, same):
+    monkeypatch.setattr("cachetool.edits.meter.CHUNK", 7)
+    given_reference = reference()
+    injected = np.repeat(natural(1, 3), 40, axis=0) if same else natural(40, 3)
+    fitted, asked = FittedReference(given_reference), []
+    search = fitted._neighbours.kneighbors
+
+    def counted(tokens, **wanted):
+        asked.append(len(tokens))
+        return search(tokens, **wanted)
+
+    fitted._neighbours.kneighbors = counted
+    found = fitted.measure(injected, NOBODY)
+    assert asked == ([1] if same else [7, 7, 7, 7, 7, 5])
+    model = LedoitWolf().fit(given_reference.fit.astype(np.float64))
+    np.testing.assert_allclose(found.mahalanobis, np.sqrt(model.mahalanobis(injected)), rtol=1e-6)
+    np.testing.assert_allclose(found.neighbour, cdist(injected, given_reference.fit).min(axis=1), rtol=1e-5)
+
+
 def test_the_mean_is_suspiciously_central():
     given_reference = reference(400, 400)
     mean = given_reference.fit.mean(axis=0, dtype=np.float64).astype(np.float32)[None]
@@ -168,3 +197,4 @@ def test_own_images_are_the_edited_one_and_its_donor(make_sources):
     assert own_images(images, np.array([1, 1, 3])).tolist() == [[ids[1]], [ids[1]], [ids[3]]]
     found = own_images(images, np.array([1, 3]), np.array([1, 2, 3, 0]))
     assert found.tolist() == [[ids[1], ids[2]], [ids[3], ids[0]]]
+    assert found.dtype == object

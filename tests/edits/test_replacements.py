@@ -9,7 +9,7 @@ from scipy import stats
 
 from cachetool.edits import Edit
 from cachetool.errors import IncompleteError, InvalidEditError, MissingDataError
-from cachetool.randomness import generator
+from cachetool.randomness import generator, normals
 
 FIXTURES = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LABELS = (5, 5, 2, 2, 9, 9, 2)
@@ -30,6 +30,11 @@ def put_in(sources, edit, layer, start=0, stop=None):
 def test_zero(make_sources):
     values, *_ = put_in(make_sources(), Edit("patches:random4", "zero", 1), 2)
     assert not values.any()
+
+
+def test_nothing(make_sources):
+    values, *_ = put_in(make_sources(), Edit("registers", "none", 1), 2)
+    assert len(values) == 0
 
 
 @pytest.mark.parametrize("target", ["cls", "registers", "registers:1-2", "patches:random3"])
@@ -61,6 +66,12 @@ def test_noise_is_a_function_of_seed_image_layer_and_token(make_sources, calibra
         drawn = stream.standard_normal(sources.channels, dtype=np.float32)
         expected = natural[:, 1 + token].mean(axis=0) + natural[:, 1 + token].std(axis=0) * drawn
         np.testing.assert_allclose(values[pair], expected, rtol=2e-6, atol=1e-6)
+    calibration = sources.calibration
+    deviation = np.sqrt(calibration.variance(2, "registers")).astype(np.float32)[selection.token]
+    mean = calibration.mean(2, "registers").astype(np.float32)[selection.token]
+    ids = [sources.images.image_id[image] for image in images]
+    drawn = normals(3, ids, 2, selection.token, sources.channels, "noise/registers")
+    np.testing.assert_array_equal(values, drawn * deviation + mean, err_msg="float32, to the bit")
     assert not np.allclose(values, put_in(sources, Edit("registers", "noise", 1, seed=4), 2)[0])
     assert not np.allclose(values, put_in(sources, Edit("registers", "noise", 1, seed=3), 3)[0])
     single, *_ = put_in(sources, Edit("registers:2", "noise", 1, seed=3), 2)
@@ -170,6 +181,18 @@ def test_norm_matched(make_sources):
     assert not np.allclose(put_in(sources, fresh, 4)[0], late)
 
 
+@pytest.mark.parametrize(("fresh", "drawn_for"), [(False, None), (True, 3)])
+def test_directions_are_a_function_of_seed_image_and_token(make_sources, fresh, drawn_for):
+    sources = make_sources()
+    edit = Edit("registers", "norm-matched", 1, seed=3, fresh_per_layer=fresh)
+    values, intact, images, selection = put_in(sources, edit, 3)
+    for pair, (image, token) in enumerate(zip(images, selection.token, strict=True)):
+        stream = generator(3, sources.images.image_id[image], drawn_for, int(token), "norm-matched/registers")
+        drawn = stream.standard_normal(sources.channels, dtype=np.float32).astype(np.float64)
+        expected = drawn * np.linalg.norm(intact[pair].astype(np.float64)) / np.linalg.norm(drawn)
+        np.testing.assert_allclose(values[pair], expected, rtol=1e-6)
+
+
 @given(dose=st.floats(0, 1))
 @FIXTURES
 def test_interpolation(make_sources, calibrated, dose):
@@ -187,6 +210,15 @@ def test_interpolation(make_sources, calibrated, dose):
     )
 
 
+def test_a_dose_of_fresh_donors_has_those_of_its_state(make_sources):
+    sources = make_sources(images=30)
+    edit, whole = (Edit("registers", name, 1, fresh_per_layer=True) for name in ("interpolate:shuffle:0.5", "shuffle"))
+    for layer in (1, 3):
+        np.testing.assert_array_equal(
+            edit.build().donors(sources, edit, layer), whole.build().donors(sources, whole, layer)
+        )
+
+
 @pytest.mark.parametrize("dose", [0, 1])
 @pytest.mark.parametrize("name", ["zero", "mean", "noise", "norm-matched", "class-mean", "patch:n0/003.png"])
 def test_interpolation_ends(make_sources, calibrated, name, dose):
@@ -202,6 +234,26 @@ def test_patch_from_a_named_image(make_sources):
     values, _, _, selection = put_in(sources, edit, 3)
     np.testing.assert_array_equal(values, sources.states[3, 2, selection.position])
     assert edit.build().donors(sources, edit, 1).tolist() == [2] * 7
+
+
+def test_patch_looks_its_donors_up_once_for_each_cache(make_sources):
+    sources, more = make_sources(unreadable=[4]), make_sources(images=9)
+    edit = Edit("registers", "patch:n2/002.png", 1)
+    replacement = edit.build()
+    donors = replacement.donors(sources, edit, 1)
+    assert donors.tolist() == [2, 2, 2, 2, -1, 2, 2]
+    assert replacement.donors(sources, edit, 3) is donors
+    assert replacement.donors(more, edit, 1).tolist() == [2] * 9
+
+
+def test_images_that_neither_cache_could_read_need_no_donor(make_sources):
+    sources, other = make_sources(unreadable=[1]), make_sources(seed=9, unreadable=[1])
+    sources.others["other.zarr"] = other
+    edit = Edit("registers", "patch:same@other.zarr", 1)
+    edit.check(sources)
+    values, _, images, selection = put_in(sources, edit, 3)
+    np.testing.assert_array_equal(values, other.states[3, images, selection.position])
+    assert 1 not in images
 
 
 def test_patch_from_a_second_cache(make_sources):
@@ -237,10 +289,29 @@ def test_patch_names_what_the_donor_cache_lacks(make_sources):
     Edit("registers", "patch:same@partial.zarr", 3, until_layer=3).check(sources)
 
 
+def test_what_is_missing_is_refused_before_there_is_a_cache(tmp_path):
+    for name in ("patch:a.png", "interpolate:patch:a.png:0.5"):
+        replacement = Edit("cls", name, 1).build()
+        replacement.check_early(["b.png", "a.png"])
+        with pytest.raises(MissingDataError) as caught:
+            replacement.check_early(["b.png"])
+        assert str(caught.value) == "'patch:a.png' needs an image that is not among the edited ones"
+    cache = tmp_path / "second.zarr"
+    replacement = Edit("cls", f"patch:a.png@{cache}", 1).build()
+    with pytest.raises(MissingDataError) as caught:
+        replacement.check_early(["a.png"])
+    assert str(caught.value) == f"'patch:a.png@{cache}' needs the cache '{cache}', but there is none"
+    cache.mkdir()
+    (cache / "zarr.json").write_text("{}")
+    replacement.check_early([])
+
+
 def test_patch_keeps_an_at_sign_in_the_image_id():
     replacement = Edit("cls", "patch:a@b.png@x/y.zarr/", 1).build()
     assert (replacement.image_id, replacement.cache) == ("a@b.png", "x/y.zarr/")
-    assert Edit("cls", "patch:a@b.png", 1).build().image_id == "a@b.png"
+    for image_id in ("a@b.png", "a@b.zarrX", "a@zarr"):
+        replacement = Edit("cls", f"patch:{image_id}", 1).build()
+        assert (replacement.image_id, replacement.cache) == (image_id, None)
 
 
 @pytest.mark.parametrize("suffix", ["npy", "safetensors"])

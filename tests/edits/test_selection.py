@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cachetool.edits import Target, select
 from cachetool.edits.selection import select_nothing
+from cachetool.randomness import generator
 from cachetool.tokens import TokenLayout
 
 LAYOUT = TokenLayout(cls=1, registers=3, rows=4, columns=5)
@@ -54,6 +55,16 @@ def test_random_patches_depend_on_image_and_seed_alone(count, seed, images):
         assert set(pairs(selection)) < set(pairs(more))
 
 
+def test_random_patches_are_those_of_the_smallest_draws():
+    ids = ["a.png", "b.png", "c.png"]
+    for seed in (0, 7):
+        selection = select(Target.parse("patches:random4"), LAYOUT, states(3), ids, seed)
+        for image, image_id in enumerate(ids):
+            draws = generator(seed, image_id, None, 0, "random-patches").random(20)
+            expected = sorted(range(20), key=lambda patch: draws[patch])[:4]
+            assert selection.token[selection.image == image].tolist() == sorted(expected)
+
+
 def test_random_patches_are_uniform():
     ids = [f"{index}.png" for index in range(2000)]
     selection = select(Target.parse("patches:random4"), LAYOUT, np.zeros((2000, 24, 1), np.float32), ids, 1)
@@ -94,5 +105,6 @@ def test_unreadable_images_are_left_out(target):
 
 def test_nothing():
     selection = select_nothing(Target.parse("registers"), 3)
+    assert selection.token_type == "registers"
     assert len(selection) == 0
     assert selection.per_image.tolist() == [0, 0, 0]

@@ -78,6 +78,29 @@ def test_wrong_parameters_say_what_to_write(text, message):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("registers:3-1", "target 'registers:3-1': the range '3-1' runs backwards; write 1-3"),
+        ("patches:outliers:x", "target 'patches:outliers:x': the factor must be a number above 0, not 'x'"),
+        ("patches:random0", "target 'patches:random0' draws no patch at all; write random1 or more"),
+        (
+            f"patches:random{10**25}",
+            f"target 'patches:random{10**25}': no model has a token 10000000000000000000..., nor as many",
+        ),
+        (
+            "tokens",
+            "there is no target 'tokens'; choose among: cls, registers, registers:INDICES, patches, patches:INDICES, "
+            "patches:randomN, patches:outliers, patches:outliers:FACTOR",
+        ),
+    ],
+)
+def test_messages_name_the_target(text, message):
+    with pytest.raises((UnknownNameError, InvalidEditError)) as caught:
+        Target.parse(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
     ("target", "message"),
     [
         ("registers", r"needs registers, but the model has no \[CLS\], no registers, 2 x 2 patches"),
@@ -90,6 +113,16 @@ def test_wrong_parameters_say_what_to_write(text, message):
 def test_tokens_that_a_model_lacks(target, message):
     with pytest.raises(InvalidEditError, match=message):
         Target.parse(target).check(TokenLayout(cls=0, registers=0, rows=2, columns=2))
+
+
+@pytest.mark.parametrize(("registers", "words"), [(1, "1 register"), (2, "2 registers")])
+def test_registers_are_counted_in_words(registers, words):
+    with pytest.raises(InvalidEditError) as caught:
+        Target.parse("registers:5").check(TokenLayout(cls=1, registers=registers, rows=2, columns=3))
+    assert str(caught.value) == (
+        f"target 'registers:5' names registers 5, but the model has [CLS], {words}, 2 x 3 patches; "
+        f"registers are counted from 0 to {registers - 1}"
+    )
 
 
 def test_register_beyond_the_last_says_how_many_there_are():
