@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ def test_a_write_that_is_cut_short_goes_on_where_it_stopped(tmp_path, monkeypatc
     assert (tmp_path / "a").read_bytes() == b"0123456789abc"
     write_file(tmp_path / "a", [b"shorter"])
     assert (tmp_path / "a").read_bytes() == b"shorter"
+
+
+def test_files_can_be_read_by_others_where_the_umask_lets_them_and_run_by_nobody(tmp_path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_file(tmp_path / "a", [b"text"])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
 
 
 def test_removal_and_the_folders_below_are_synced(tmp_path, steps) -> None:

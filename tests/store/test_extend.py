@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -175,6 +177,20 @@ def test_the_root_vouches_for_arrays_as_they_grow_and_are_replaced(path, kit) ->
     assert promised("label") == sealed(*(index % 3 - 1 for index in range(12)))
     assert StoreReader(path).array("donor").tolist() == [*range(10, 20), -1, -1]
     assert not list(path.rglob("*.partial-*"))
+
+
+def test_an_array_that_could_not_be_replaced_is_absent_and_nothing_vouches_for_it(path, monkeypatch) -> None:
+    writer = StoreWriter(path)
+    writer.write_image_array("donor", np.arange(10), ("image",))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys.modules["cachetool.store.extend"], "write_file", full)
+    with pytest.raises(StoreError, match=r"Cannot write .*donor: the disk is full"):
+        writer.write_image_array("donor", np.arange(10, 20), ("image",))
+    assert "donor" not in Root(path).arrays
+    assert "donor" not in Root(path).about["tables"]
 
 
 def test_names_and_dimensions_that_do_not_fit_are_named_together(path, kit) -> None:

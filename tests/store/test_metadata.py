@@ -126,6 +126,7 @@ def test_no_store_is_no_store(tmp_path, path) -> None:
         (lambda root: root["attributes"].update(cachetool=1), StoreError, "it lacks the attribute `cachetool`"),
         (lambda root: about(root).pop("format"), StoreError, "it lacks the attribute `cachetool`"),
         (lambda root: about(root).update(format=2), StoreError, "has format version 2; this cachetool reads up to 1"),
+        (lambda root: about(root).update(format=1000), StoreError, "has format version 1000; this cachetool reads"),
         (lambda root: about(root).update(format=0), DamagedError, "format must be a number from 1, found 0"),
         (lambda root: about(root).update(format=True), DamagedError, "format must be a number from 1, found True"),
         (lambda root: about(root).update(crc32c=5), DamagedError, "is damaged: its checksum does not match. Put back"),

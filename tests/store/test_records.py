@@ -97,6 +97,7 @@ LEAST = 2 * (4 * 5 * 2 + 4) + 4 * 16 + 4
     [
         ({"block": 0}, "it must be of block 1, and name its first and last image"),
         ({"first": -1}, "name its first and last image"),
+        ({"first": 2**48 + 1}, "name its first and last image"),
         ({"last": 2**48 + 1}, "name its first and last image"),
         ({"last": None}, "name its first and last image"),
         ({"layers": [1]}, r"layers must be an object, found \[1\]"),
@@ -120,6 +121,10 @@ LEAST = 2 * (4 * 5 * 2 + 4) + 4 * 16 + 4
         (
             {"files": {"cls/c.1.0.0": facts(bytes=LEAST - 1)}},
             rf"c\.1\.0\.0 of {LEAST - 1} bytes cannot hold what takes",
+        ),
+        (
+            {"first": 8, "last": 4, "files": {"cls/c.1.0.0": facts(bytes=4 * 16 + 3)}},
+            r"c\.1\.0\.0 of 67 bytes cannot hold what takes 68",
         ),
     ],
 )
