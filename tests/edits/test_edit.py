@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachetool.edits import Edit, parse_replacement, replacements
@@ -30,12 +30,14 @@ SPECIFICATIONS = st.one_of(
 
 
 @given(SPECIFICATIONS)
+@settings(deadline=None)
 def test_every_replacement_survives_its_own_text(text):
     canonical = str(parse_replacement(text))
     assert str(parse_replacement(canonical)) == canonical
 
 
 @given(SPECIFICATIONS, st.sampled_from(["registers", "patches:random4", "cls"]), st.integers(0, 5), st.integers(0, 9))
+@settings(deadline=None)
 def test_every_edit_survives_json_and_has_a_path_safe_slug(replacement, target, layer, seed):
     edit = Edit(target, replacement, layer, seed=seed)
     assert Edit(**json.loads(json.dumps(edit.to_json()))) == edit

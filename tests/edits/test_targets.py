@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachetool.edits.targets import AllTokens, OutlierPatches, RandomPatches, Target, TokenIndices
@@ -18,11 +18,13 @@ TARGETS = st.one_of(
 
 
 @given(TARGETS)
+@settings(deadline=None)
 def test_every_target_survives_its_own_text(target):
     assert Target.parse(str(target)) == target
 
 
 @given(st.text(st.sampled_from("clsregitpah:0123456789,-.omudn"), max_size=20))
+@settings(deadline=None)
 def test_any_text_is_a_target_or_a_message(text):
     try:
         target = Target.parse(text)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachetool.store import DTYPES, beyond_range, from_float32, largest, to_float32
@@ -13,6 +13,7 @@ TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.b
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
+@settings(deadline=None)
 def test_rounding_equals_torch_for_any_bits(dtype, bits) -> None:
     values = np.array(bits, dtype=np.uint32).view(np.float32)
     expected = torch.from_numpy(values.copy()).to(TORCH[dtype]).float().numpy()
