@@ -211,6 +211,7 @@ def test_names_and_dimensions_that_do_not_fit_are_named_together(path, kit) -> N
 
 
 def test_a_store_without_digests_of_its_tables_gets_them_for_what_is_added(path, kit) -> None:
+    StoreWriter(path).write_image_array("donor", np.arange(5, 15), ("image",))
     root = Root(path)
     del root.about["tables"]
     root.write()
