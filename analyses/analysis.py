@@ -26,12 +26,12 @@ import inspect
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import xarray as xr
 
 from cachetool.errors import InvalidEditError, UnknownNameError
+from cachetool.plugins import announced, failure, load_announced
 
 GROUP = "cachetool.analyses"
 """Group of entry points that announce analyses, those of other packages too."""
@@ -101,26 +101,28 @@ class Analysis:
 
 
 def analyses() -> dict[str, Analysis]:
-    """All announced analyses by name. Raises `UnknownNameError` where one cannot be loaded."""
-    return {point.name: _load(point) for point in sorted(entry_points(group=GROUP))}
+    """All announced analyses by name; those that cannot be loaded are left out, with `BrokenPluginWarning`."""
+    return {name: Analysis(name, function) for name, function in load_announced(GROUP, "analysis", _check).items()}
 
 
 def find_analysis(name: str) -> Analysis:
-    """The analysis of this name. Raises `UnknownNameError`, naming all, where there is none."""
-    points = {point.name: point for point in entry_points(group=GROUP)}
+    """The analysis of this name. Raises `UnknownNameError` where there is none, naming all, or it cannot be loaded."""
+    points = announced(GROUP)
     if name not in points:
-        raise UnknownNameError(f"unknown analysis {name!r}; there are {', '.join(sorted(points))}")
-    return _load(points[name])
-
-
-def _load(point: EntryPoint) -> Analysis:
-    """Import an announced analysis; one of another package that cannot be is named."""
+        raise UnknownNameError(f"unknown analysis {name!r}; there are {', '.join(points)}")
     try:
-        return Analysis(point.name, point.load())
-    except (ImportError, AttributeError) as error:
+        function = points[name].load()
+        _check(function)
+    except Exception as error:
         raise UnknownNameError(
-            f"analysis {point.name!r} is announced as {point.value}, which fails: {error}"
+            f"{failure(points[name], 'analysis', error)}; mend its package, or choose another analysis"
         ) from error
+    return Analysis(name, function)
+
+
+def _check(function: Callable[..., Any]) -> None:
+    if not inspect.signature(function).parameters:
+        raise TypeError("it must be a function of an opened store")
 
 
 def _parse(text: str) -> Any:

@@ -6,6 +6,7 @@ bytes with its CRC32C, which readers of netCDF-4 do not look at.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ def write_netcdf(data: xr.Dataset, path: Path) -> None:
     StoreError
         It cannot be written, on a full disk for example; a file that was there is as it was.
     """
+    _load_packages()
     checked: dict[str, Any] = {"zlib": True, "complevel": 1, "fletcher32": True}
     encoding = {
         name: checked for name, variable in data.variables.items() if variable.dtype.kind in "biuf" and variable.size
@@ -43,6 +45,12 @@ def write_netcdf(data: xr.Dataset, path: Path) -> None:
     write_atomically(path, content, _checksum(content))
 
 
+def _load_packages() -> None:
+    """Import what reads and writes netCDF: xarray would not name a package that is missing or broken."""
+    for name in (ENGINE, "h5py"):
+        import_module(name)
+
+
 def _checksum(content: bytes) -> bytes:
     return int(google_crc32c.value(content)).to_bytes(4, "little")
 
@@ -53,6 +61,7 @@ def read_netcdf(path: Path) -> xr.Dataset:
     Raises `OSError` or `ValueError` for a file that is damaged, whose values lie in other files, or which claims more
     than it can hold: it may have come with a cache from somebody else.
     """
+    _load_packages()
     if not path.is_file():
         raise OSError(f"{path} is no file")
     content = path.read_bytes()

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from cachetool.errors import MissingDataError, UnknownNameError
+from cachetool.packages import FIGURES, require
 from cachetool.tokens import TOKEN_TYPES
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ class CacheAccessor:
 
         Returns
         -------
-        What was drawn; its axes are `.axes`. Raises as `image` and `tokens` do.
+        What was drawn; its axes are `.axes`. Raises as `image` and `tokens` do, and `MissingPackageError`.
         """
+        require("plot_map", FIGURES, "report")
         import matplotlib.pyplot as plt
 
         state = int(self._data["layer"].values[-1]) if layer is None else layer

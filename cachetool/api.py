@@ -19,7 +19,6 @@ from cachetool.errors import MissingDataError, StoreError
 from cachetool.events import Events
 from cachetool.extraction import extract as run_extraction
 from cachetool.extraction import prepare
-from cachetool.interchange import export_file, import_file
 from cachetool.query import open_store, store_path
 from cachetool.replaying import replay_edits, require_cache
 from cachetool.store import StoreReader
@@ -213,6 +212,8 @@ def export_hdf5(
 
     Parameters are those of `cachetool.interchange.export_file`, and so are the errors.
     """
+    from cachetool.interchange import export_file  # h5py, which nothing else here needs
+
     return export_file(store_path(cache), file, layers=layers, token_types=tokens, limit=limit, events=events).file
 
 
@@ -223,6 +224,8 @@ def import_hdf5(
 
     Parameters are those of `cachetool.interchange.import_file`, and so are the errors.
     """
+    from cachetool.interchange import import_file
+
     return open_store(import_file(file, root=root, name=name, events=events).path)
 
 

@@ -59,6 +59,14 @@ class StaleRunWarning(UserWarning):
     """Runs were left out because values of their cache changed since they were made."""
 
 
+class MissingPackageError(CachetoolError, ImportError):
+    """A package that one command alone needs cannot be imported; the text names it and how to install it."""
+
+
+class BrokenPluginWarning(UserWarning):
+    """An analysis, replacement or command of another package was left out because it cannot be loaded."""
+
+
 class RangeError(CachetoolError, OverflowError):
     """An activation lies beyond the range of the storage dtype."""
 

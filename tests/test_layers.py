@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     {"errors", "events", "files", "tokens"},
-    {"arithmetic", "environment", "places", "provenance", "randomness"},
+    {"arithmetic", "environment", "packages", "places", "plugins", "provenance", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},
     {"accessor", "annotations", "backbones", "calibrating", "interchange", "samples", "streaming", "tree"},

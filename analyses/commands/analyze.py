@@ -17,6 +17,7 @@ from cachetool.cli.console import (
     print_json,
     progress,
 )
+from cachetool.packages import FIGURES, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,11 +62,12 @@ def command(
     """
     from analyses.analysis import analyses, find_analysis
     from analyses.analyze import analyze
-    from analyses.figures.of_analysis import write_analysis_figures
     from analyses.netcdf import write_netcdf
     from analyses.summary import summarize
     from cachetool.places import analyses_directory, find_cache
 
+    if draw:
+        require("cachetool analyze --figures", FIGURES, "report", "leave --figures out")
     if name is None:
         _list(analyses().values(), as_json)
         return
@@ -87,7 +89,11 @@ def command(
         )
     file = output_file or analyses_directory(path) / f"{name}.nc"
     write_netcdf(found, file)
-    drawn = write_analysis_figures(found, file.parent / "figures", confidence=confidence) if draw else []
+    drawn: list[Path] = []
+    if draw:
+        from analyses.figures.of_analysis import write_analysis_figures
+
+        drawn = write_analysis_figures(found, file.parent / "figures", confidence=confidence)
     table = summarize(found, confidence=confidence)
     if as_json:
         records = table.astype(object).where(table.notna(), None).to_dict("records")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cachetool.cli.console import JsonOption, errors, output, print_json, progress
+from cachetool.packages import FIGURES, require
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +27,7 @@ def command(
     Extracts, calibrates on other images, replays the registers as none, zero, mean, noise and shuffle, and [CLS] and
     four random patches as zero beside them; measures, and draws one figure.
     """
+    require("cachetool demo", FIGURES, "report")
     from analyses.demo import MODEL, run_demo
     from analyses.figures import register_figure
 

@@ -19,6 +19,7 @@ from cachetool.cli.console import (
     print_json,
     progress,
 )
+from cachetool.packages import PAGES, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +67,7 @@ def command(
 
     - `cachetool report photos/dinov2-reg-s --table tables/table.csv --images 0,40,80 --output photos.html`
     """
+    require("cachetool report", PAGES, "report")
     from analyses.report.effects import read_table
     from analyses.report.page import write_report
     from analyses.report.report import build_report

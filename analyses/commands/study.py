@@ -19,6 +19,7 @@ from cachetool.cli.console import (
     progress,
 )
 from cachetool.errors import CachetoolError, UnknownNameError
+from cachetool.packages import FIGURES, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +94,8 @@ def command(
     from analyses.study.narrowing import narrow
 
     chosen = narrow(load_study(study), **options)
+    if figures and not dry_run:
+        require("figures of cachetool study", FIGURES, "report", "take the tables alone with --no-figures")
     from analyses.study.parts import take_apart
     from analyses.study.plan import plan_study
     from analyses.study.run import run_study

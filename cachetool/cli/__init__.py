@@ -6,18 +6,25 @@ import importlib
 import pkgutil
 import sys
 import warnings
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import typer
+from typer.main import get_command
 
 from cachetool.cli import commands
 from cachetool.cli.console import errors, plain
-from cachetool.errors import CachetoolError
+from cachetool.errors import BrokenPluginWarning, CachetoolError
+from cachetool.plugins import load_announced
 
 COMMAND_ENTRY_POINTS = "cachetool.commands"
 """Entry-point group in which other packages (such as `analyses`) add commands: functions with Typer's annotations."""
 
 EXIT_BAD_INPUT = 2
+
+OWN = ("", "analyses", "cachetool")
+"""Packages whose import fails through a defect alone; the first is one that is not known."""
 
 
 def build() -> typer.Typer:
@@ -33,8 +40,8 @@ def build() -> typer.Typer:
     for module in pkgutil.iter_modules(commands.__path__):
         loaded = importlib.import_module(f"{commands.__name__}.{module.name}")
         app.command(name=module.name)(loaded.command)
-    for entry in sorted(entry_points(group=COMMAND_ENTRY_POINTS), key=lambda entry: entry.name):
-        app.command(name=entry.name)(entry.load())
+    for name, function in load_announced(COMMAND_ENTRY_POINTS, "command", _check_command).items():
+        app.command(name=name)(function)
     return app
 
 
@@ -43,14 +50,54 @@ def main() -> None:
     # Pillow warns about metadata that the rules of decoding never use.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        build()()
+        with _told_plainly():
+            build()()
     except CachetoolError as error:
         _refuse(str(error))
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in OWN:
+            raise
+        _refuse(
+            f"this command needs the package {package}, which cannot be imported ({error}); commands without it go on "
+            "working. All that cachetool needs comes with: pip install cachetool (with --force-reinstall where one is "
+            "there but broken)"
+        )
     except MemoryError as error:
         _refuse(f"memory ran out ({error}); finished work is kept. Free some, then run the same command again")
     except OSError as error:
         # A disk that fails while something is read, or a folder that goes away: the system's own words say it best.
         _refuse(f"{error}; finished work is kept. Once this is mended, run the same command again")
+
+
+def _check_command(function: Callable[..., Any]) -> None:
+    """Raise whatever Typer raises for what is no command, before it is one among others."""
+    alone = typer.Typer(add_completion=False)
+    alone.command()(function)
+    get_command(alone)
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Show warnings about plugins as what they are: messages for the user, not places in the code."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, BrokenPluginWarning):
+                errors.print(plain(f"warning: {message}"), markup=False, highlight=False, soft_wrap=True)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _refuse(text: str) -> None:

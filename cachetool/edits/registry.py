@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from importlib.metadata import entry_points
 
 from cachetool.edits import replacements as package
 from cachetool.edits.base import Replacement
 from cachetool.edits.grammar import unknown_name
+from cachetool.plugins import load_announced
 
 ENTRY_POINTS = "cachetool.replacements"
 """The entry-point group in which other packages name their subclasses of `Replacement`."""
@@ -17,7 +17,10 @@ ENTRY_POINTS = "cachetool.replacements"
 
 @cache
 def replacements() -> dict[str, type[Replacement]]:
-    """Every replacement class by name, sorted; one file (or entry point) adds one."""
+    """Every replacement class by name, sorted; one file (or entry point) adds one.
+
+    Warns of those of other packages that cannot be loaded, and leaves them out.
+    """
     found: dict[str, type[Replacement]] = {}
     for module in pkgutil.iter_modules(package.__path__):
         loaded = importlib.import_module(f"{package.__name__}.{module.name}")
@@ -25,12 +28,13 @@ def replacements() -> dict[str, type[Replacement]]:
             defined_here = isinstance(member, type) and member.__module__ == loaded.__name__
             if defined_here and issubclass(member, Replacement):
                 found[member.name] = member
-    for entry in entry_points(group=ENTRY_POINTS):
-        announced = entry.load()
-        if not (isinstance(announced, type) and issubclass(announced, Replacement)):
-            raise TypeError(f"entry point {entry.name!r} of group {ENTRY_POINTS!r} must name a subclass of Replacement")
-        found[announced.name] = announced
+    found |= {one.name: one for one in load_announced(ENTRY_POINTS, "replacement", _check).values()}
     return dict(sorted(found.items()))
+
+
+def _check(announced: object) -> None:
+    if not (isinstance(announced, type) and issubclass(announced, Replacement)):
+        raise TypeError("it must be a subclass of cachetool.edits.Replacement")
 
 
 def parse_replacement(text: str) -> Replacement:

@@ -20,6 +20,7 @@ from cachetool.store.key import differences, key_digest, undetermined
 from cachetool.store.lock import lock
 from cachetool.store.metadata import Root
 from cachetool.store.opened import OpenedStore, read_array
+from cachetool.store.progress import Part, Progress, progress, share
 from cachetool.store.reader import StoreReader
 from cachetool.store.records import Record, read_record
 from cachetool.store.restore import implied_table, restore_document, restore_table
@@ -34,6 +35,8 @@ __all__ = [
     "ImageTable",
     "NormSpec",
     "OpenedStore",
+    "Part",
+    "Progress",
     "Record",
     "Root",
     "SmallArray",
@@ -54,10 +57,12 @@ __all__ = [
     "key_digest",
     "largest",
     "lock",
+    "progress",
     "read_array",
     "read_record",
     "restore_document",
     "restore_table",
+    "share",
     "storage_dtype",
     "to_float32",
     "undetermined",

@@ -41,13 +41,28 @@ class Owner:
     """UTC time, ISO 8601."""
 
     @property
-    def age(self) -> str:
-        """How long ago it was taken, for people; nothing where the clock was set back since."""
+    def part(self) -> tuple[str, int, int]:
+        """What it works on: the task, the part and the number of parts, which are 1 and 1 for a whole task."""
+        found = _PART.fullmatch(self.name)
+        if found is not None and max(len(found["part"]), len(found["parts"])) < 10:
+            part, parts = int(found["part"]), int(found["parts"])
+            if 1 <= part <= parts:
+                return found["task"], part, parts
+        return self.name, 1, 1
+
+    @property
+    def held(self) -> timedelta | None:
+        """How long ago it was taken; None where the clock was set back since, or no time is given."""
         try:
             passed = datetime.now(UTC) - datetime.fromisoformat(self.since)
         except (ValueError, TypeError):
-            return ""
-        return f" ({humanize.naturaldelta(passed)} ago)" if passed >= timedelta(0) else ""
+            return None
+        return passed if passed >= timedelta(0) else None
+
+    @property
+    def age(self) -> str:
+        """How long ago it was taken, for people; nothing where that is not known."""
+        return "" if self.held is None else f" ({humanize.naturaldelta(self.held)} ago)"
 
     def gone(self, file: Path) -> bool:
         """Whether the owner is known not to live any more."""
@@ -97,11 +112,12 @@ def exclusive(path: Path) -> Iterator[None]:
 
 def living_owners(path: Path) -> list[Owner]:
     """Who holds a lock of a store now, as far as can be known. Raises `StoreError` for a lock that cannot be read."""
-    return [owner for file, owner in _owners(path / PRIVATE / "locks") if not owner.gone(file)]
+    return [owner for file, owner in owners(path) if not owner.gone(file)]
 
 
-def _owners(folder: Path) -> list[tuple[Path, Owner]]:
-    found = [(file, _read(file)) for file in sorted(folder.glob("*.lock"))]
+def owners(path: Path) -> list[tuple[Path, Owner]]:
+    """The lock files of a store and who made them, dead or alive. Raises `StoreError` for one that cannot be read."""
+    found = [(file, _read(file)) for file in sorted((path / PRIVATE / "locks").glob("*.lock"))]
     return [(file, owner) for file, owner in found if owner is not None]
 
 
@@ -127,7 +143,7 @@ def _acquire(mine: Path, owner: Owner) -> int:
     """
     remove_leftovers(mine.parent, writers=())  # none is at work: the caller alone makes locks now
     blocking = []
-    for file, holder in _owners(mine.parent):
+    for file, holder in owners(mine.parents[2]):
         if holder.gone(file):
             file.unlink(missing_ok=True)
         elif _excludes(holder.name, owner.name):

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from importlib.metadata import EntryPoint
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachetool.edits import Edit, parse_replacement, replacements
-from cachetool.errors import InvalidEditError, UnknownNameError
+from cachetool.errors import BrokenPluginWarning, InvalidEditError, UnknownNameError
 
 SIMPLE = ["zero", "mean", "noise", "shuffle", "class-mean", "same-class-shuffle", "other-class-shuffle", "norm-matched"]
 PATHS = st.text(st.sampled_from("abc/._-: "), min_size=1, max_size=10)
@@ -53,25 +56,28 @@ def test_all_fourteen_are_discovered():
 
 
 def test_another_package_can_announce_a_replacement(monkeypatch):
-    class Entry:
-        name = "mine"
-
-        def __init__(self, what):
-            self.what = what
-
-        def load(self):
-            return self.what
-
     class Mine(replacements()["zero"]):
         name = "mine"
 
-    replacements.cache_clear()
-    monkeypatch.setattr("cachetool.edits.registry.entry_points", lambda group: [Entry(Mine)])
+    modules = SimpleNamespace(mine=Mine, number=int)
+    monkeypatch.setitem(sys.modules, "my_edits", modules)
+
+    def announce(value):
+        replacements.cache_clear()
+        monkeypatch.setattr("cachetool.plugins.entry_points", lambda group: [EntryPoint("my", value, group)])
+
+    announce("my_edits:mine")
     assert isinstance(parse_replacement("mine"), Mine)
-    replacements.cache_clear()
-    monkeypatch.setattr("cachetool.edits.registry.entry_points", lambda group: [Entry(int)])
-    with pytest.raises(TypeError, match="subclass of Replacement"):
-        replacements()
+    for value, reason in (
+        ("my_edits:number", r"TypeError: it must be a subclass of cachetool\.edits\.Replacement"),
+        ("my_edits:absent", "AttributeError: .*absent"),
+        ("no_such_module:mine", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ):
+        announce(value)
+        with pytest.warns(BrokenPluginWarning, match=rf"the replacement 'my' \({value}\) cannot be loaded: {reason}"):
+            found = replacements()
+        assert "zero" in found
+        assert "mine" not in found
     monkeypatch.undo()
     replacements.cache_clear()
 

@@ -15,7 +15,7 @@ import zarr
 from cachetool.errors import ImageError, InvalidEditError, KeyMismatchError, RangeError, UnknownNameError
 from cachetool.extraction import Extracted, extract, prepare
 from cachetool.extraction.storage_error import measured_images
-from cachetool.store import StoreReader, StoreWriter, create
+from cachetool.store import StoreReader, StoreWriter, create, progress
 from tests.reference.hooked_forward import hooked_forward, relative_rms
 from tests.reference.plain_models import (
     folder_pixels,
@@ -91,6 +91,33 @@ def test_parts(whole: Path, tmp_path: Path) -> None:
     first, second = run(tmp_path, part=(1, 2)), run(tmp_path, part=(2, 2))
     assert (first.blocks_written, second.blocks_written) == (1, 2)
     assert_same_bytes(second.path, whole)
+
+
+def test_progress_knows_the_blocks_of_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cachetool.extraction.request.default_block", lambda *arguments: 2)
+    seen = []
+    write_block = StoreWriter.write_block
+
+    def look(writer: StoreWriter, *arguments: Any, **options: Any) -> int:
+        written = write_block(writer, *arguments, **options)
+        seen.append(progress(StoreReader(writer.path)))
+        return written
+
+    monkeypatch.setattr(StoreWriter, "write_block", look)
+    for part in (2, 3, 1):
+        run(tmp_path, part=(part, 3))
+    assert [[one.blocks_done for one in found.parts] for found in seen] == [
+        *([0, 1, 0], [0, 2, 0], [0, 3, 0]),
+        *([0, 3, 1], [0, 3, 2], [0, 3, 3], [0, 3, 4]),
+        *([1, 3, 4], [2, 3, 4], [3, 3, 4]),
+    ]
+    at_work = [[one.index for one in found.parts if one.job is not None] for found in seen]
+    assert at_work == [[2]] * 3 + [[3]] * 4 + [[1]] * 3
+    for found in seen:
+        (part,) = [one for one in found.parts if one.job is not None]
+        assert part.job is not None
+        assert part.job.images_per_second is not None
+        assert part.seconds_left == pytest.approx((len(part.images) - part.images_done) / part.job.images_per_second)
 
 
 def test_more_parts_than_blocks(whole: Path, tmp_path: Path) -> None:

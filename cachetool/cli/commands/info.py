@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import humanize
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from cachetool.cli.console import JsonOption, RootOption, errors, output, plain, print_json
-from cachetool.errors import CachetoolError
+from cachetool.errors import CachetoolError, StoreError
+
+if TYPE_CHECKING:
+    from cachetool.store import Part, Progress, StoreReader
 
 
 def command(
@@ -19,32 +23,42 @@ def command(
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show key, coverage, size and provenance of a cache or run, or list the caches below the root."""
+    """Show key, coverage, size, progress and provenance of a cache or run, or list the caches below the root.
+
+    Of work that is not finished: how far it is, which jobs are at work on which part, how fast they are and how long
+    they still take, and what to do for a part that nobody works on.
+    """
     from cachetool.places import find_cache, list_caches, list_runs, resolve_root
     from cachetool.store import StoreReader
 
     if cache is not None:
-        description = describe(StoreReader(find_cache(cache, root)))
+        reader = StoreReader(find_cache(cache, root))
+        description, done = describe(reader), _progress(reader)
         if as_json:
-            print_json(description)
-        else:
-            output.print(json.dumps(description, indent=2), markup=False, soft_wrap=True)
+            print_json(description | {"progress": None if done is None else done.to_json()})
+            return
+        output.print(json.dumps(description, indent=2), markup=False, soft_wrap=True)
+        if done is not None and (done.jobs or done.blocks_done < done.blocks):
+            _show(done, reader.spec.kind)
         return
     found = []
     for path in list_caches(resolve_root(root)):
         try:
-            found.append(describe(StoreReader(path)) | {"runs": len(list_runs(path))})
+            reader = StoreReader(path)
+            found.append((describe(reader) | {"runs": len(list_runs(path))}, _progress(reader)))
         except CachetoolError as error:  # one damaged cache must not hide the others
             errors.print(plain(f"{path}: {error}"), markup=False, soft_wrap=True)
     if as_json:
-        print_json({"caches": found})
+        listed = [entry | {"progress": None if done is None else done.to_json()} for entry, done in found]
+        print_json({"caches": listed})
         return
-    table = Table("cache", "images", "states", "tokens", "dtype", "on disk", "runs")
-    for entry in found:
+    table = Table("cache", "images", "finished", "states", "tokens", "dtype", "on disk", "runs")
+    for entry, done in found:
         states = {len(layers) for layers in entry["coverage"].values()}
         table.add_row(
             entry["path"],
             f"{entry['images']:,}",
+            "" if done is None else _share(done),
             "/".join(map(str, sorted(states))),
             ", ".join(entry["coverage"]),
             plain(entry["key"].get("dtype", "")),
@@ -52,6 +66,93 @@ def command(
             str(entry["runs"]),
         )
     output.print(table)
+
+
+def _progress(reader: StoreReader) -> Progress | None:
+    """How far the work has come; None, with a message, where a lock cannot be read: the rest is worth showing."""
+    from cachetool.store import progress
+
+    try:
+        return progress(reader)
+    except StoreError as error:
+        errors.print(plain(f"no progress: {error}"), markup=False, soft_wrap=True)
+        return None
+
+
+def _share(done: Progress) -> str:
+    """The finished share, never rounded up to all of it, and who is at work."""
+    share = f"{100 * done.images_done // max(done.images, 1)} %"
+    return share + (f", {done.jobs} at work" if done.jobs else "")
+
+
+def _show(done: Progress, kind: str) -> None:
+    """A table of parts on standard error: what is on standard output stays one document."""
+    rate, left = _rate(done.images_per_second), _duration(done.seconds_left)
+    table = Table(
+        "part",
+        "images",
+        "finished",
+        "blocks",
+        "at work",
+        "last block",
+        "rate",
+        "time left",
+        title=f"{done.images_done:,} of {done.images:,} images, {done.blocks_done:,} of {done.blocks:,} blocks",
+        caption="rate and time left are estimates by the times of files, of the parts at work",
+    )
+    for part in done.parts:
+        job = part.job
+        ago = None if job is None else job.seconds_since_block
+        table.add_row(
+            f"{part.index}/{part.count}",
+            f"{part.images.start:,} to {part.images.stop - 1:,}" if part.images else "none",
+            f"{part.images_done:,}",
+            f"{part.blocks_done:,} of {part.blocks:,}",
+            _who(part),
+            "" if ago is None else f"{_duration(ago)} ago",
+            "" if job is None else _rate(job.images_per_second),
+            "" if job is None else _duration(part.seconds_left),
+        )
+    if done.jobs:
+        table.add_row("all", "", "", "", str(done.jobs), "", rate, left)
+    errors.print(table)
+    for line in _advice(done, kind):
+        errors.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _who(part: Part) -> Text:
+    if part.job is None:
+        return Text("done" if part.blocks_done == part.blocks else "nobody")
+    owner = part.job.owner
+    return Text(plain(f"process {owner.process} on {owner.host}{owner.age}"))
+
+
+def _advice(done: Progress, kind: str) -> list[str]:
+    """What to do for parts that nobody works on, and for jobs that may be dead."""
+    command = "cachetool extract" if kind == "cache" else "cachetool replay"
+    left = [part for part in done.parts if part.job is None and part.blocks_done < part.blocks]
+    lines = []
+    if left and left[0].count > 1:
+        shares = ", ".join(f"--part {part.index}/{part.count}" for part in left)
+        lines.append(
+            f"nobody works on {len(left)} of {left[0].count} parts: run the same `{command}` again with {shares}"
+        )
+    elif left:
+        parts = ", also in parts (--part i/n)" if kind == "cache" else ""
+        lines.append(f"nobody works on it: the same `{command}` again goes on{parts}")
+    unknown = [part.job for part in done.parts if part.job is not None and not part.job.known]
+    if unknown:
+        files = "\n".join(f"  {job.lock}" for job in unknown)
+        lines.append(f"jobs of other hosts are known by their locks alone; if one is dead, remove its file:\n{files}")
+    return lines
+
+
+def _rate(images_per_second: float | None) -> str:
+    return "not known yet" if images_per_second is None else f"{images_per_second:,.3g} images/s"
+
+
+def _duration(seconds: float | None) -> str:
+    return "not known yet" if seconds is None else humanize.naturaldelta(seconds)
 
 
 def describe(reader: Any) -> dict[str, Any]:
