@@ -20,7 +20,7 @@ from cachetool.extraction.halving import Halving
 from cachetool.extraction.opening import check_same, open_for_writing
 from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import measured_images, storage_error
-from cachetool.store import StoreReader, StoreWriter, lock
+from cachetool.store import StoreReader, StoreWriter, lock, share
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def extract(
     with lock(request.path, "extract" if part == (1, 1) else f"extract-part-{part[0]}-of-{part[1]}"):
         size = min(batch_size or default_batch_size(request.backbone, request.backbone.device), writer.spec.block)
         loop = _Loop(request, writer, size, on_error, listener)
-        mine = _share(_blocks_of(request, writer.spec.block), part)
+        mine = share(-(-len(request.spec.images) // writer.spec.block), part)
         unfinished = set(writer.pending(request.layers, request.token_types))
         pending = [block for block in mine if block in unfinished]
         written = loop.run(pending, workers) if pending else 0
@@ -138,16 +138,6 @@ def default_workers(dataset: Dataset, device: torch.device) -> int:
         return 0
     processors = processors_for_decoding()
     return processors if processors > 1 else 0
-
-
-def _blocks_of(request: Request, block: int) -> list[int]:
-    images = len(request.spec.images.image_id)
-    return list(range(-(-images // block)))
-
-
-def _share(blocks: Sequence[int], part: tuple[int, int]) -> list[int]:
-    index, count = part
-    return list(blocks[(index - 1) * len(blocks) // count : index * len(blocks) // count])
 
 
 class _Loop:
