@@ -121,6 +121,19 @@ def owners(path: Path) -> list[tuple[Path, Owner]]:
     return [(file, owner) for file, owner in found if owner is not None]
 
 
+def remove_dead_locks(path: Path) -> None:
+    """Remove locks whose owners are known not to live any more; on a disk that cannot be written they stay.
+
+    Raises `StoreError` for a lock that cannot be read.
+    """
+    if all(not owner.gone(file) for file, owner in owners(path)):
+        return
+    with contextlib.suppress(OSError), exclusive(path):  # no two processes may take over the same lock
+        for file, owner in owners(path):
+            if owner.gone(file):
+                file.unlink(missing_ok=True)
+
+
 def _held(file: Path) -> bool:
     """Whether a process holds the advisory lock of a lock file."""
     try:

@@ -20,7 +20,7 @@ from cachetool.store.atomic import Staged, remove_file, remove_leftovers, write_
 from cachetool.store.dtypes import fill_value, storage_dtype
 from cachetool.store.extend import SmallArray, add_arrays, merge_facts
 from cachetool.store.format import StoreSpec
-from cachetool.store.lock import living_owners
+from cachetool.store.lock import living_owners, remove_dead_locks
 from cachetool.store.opened import OpenedStore
 from cachetool.store.records import FileFacts, Record, record_path, records_folder, write_record
 from cachetool.store.shards import Buffer, Shard, ShardLayout, encode
@@ -39,6 +39,7 @@ class StoreWriter:
         """
         self.path = Path(path)
         self._store = OpenedStore(self.path)
+        remove_dead_locks(self.path)
         writers = {(owner.host, owner.process) for owner in living_owners(self.path)}
         for folder in (self.path, records_folder(self.path), *(self.path / name for name in self._store.root.arrays)):
             remove_leftovers(folder, writers=writers)

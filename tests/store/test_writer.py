@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,30 @@ def test_what_killed_writers_left_is_removed_unless_one_may_be_at_work(path) -> 
     (path / ".cachetool" / "locks" / "extract.lock").write_text(json.dumps(owner))
     StoreWriter(path)
     assert [name for name in (*names, busy) if (path / name).exists()] == [busy]
+
+
+def test_locks_of_dead_processes_go_also_where_nothing_is_left_to_write(path) -> None:
+    folder = path / ".cachetool" / "locks"
+    folder.mkdir()
+    for name, host in (("replay", socket.gethostname()), ("extract", "elsewhere")):
+        owner = {"name": name, "host": host, "process": DEAD, "since": ""}
+        (folder / f"{name}.lock").write_text(json.dumps(owner))
+    StoreWriter(path)
+    assert [file.name for file in folder.iterdir()] == ["extract.lock"], "who lives on another host is not known"
+
+
+def test_a_dead_lock_that_cannot_be_removed_keeps_nobody_from_writing(path, monkeypatch) -> None:
+    folder = path / ".cachetool" / "locks"
+    folder.mkdir()
+    owner = {"name": "replay", "host": socket.gethostname(), "process": DEAD, "since": ""}
+    (folder / "replay.lock").write_text(json.dumps(owner))
+
+    def refuse(*arguments, **options):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    StoreWriter(path)
+    assert (folder / "replay.lock").exists()
 
 
 def test_flags_that_an_extension_took_away_come_back(path, example, kit, monkeypatch) -> None:
