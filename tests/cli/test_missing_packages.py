@@ -65,7 +65,7 @@ EVERYTHING = {
     "remove": ("remove", "received/shapes/tiny-reg.zarr", "--yes"),
 }
 
-QUICK = ("datasets", "extract", "replay", "analyze", "study, list")
+QUICK = ("datasets", "study, list")
 """What is tried outside of the slow tests."""
 
 DRAWING = {
