@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import h5py
@@ -152,3 +153,27 @@ def test_real_photographs(shared: Path) -> None:
     batches = [range(start, start + 20) for start in (0, 20, 40)]
     found = list(load_batches(dataset, TRANSFORM, batches, sha256=sha256, workers=2))
     assert all(torch.isfinite(batch.images).all() and not batch.failures for batch in found)
+
+
+class Meeting(ImageFolder):
+    """Decodes an image only while another thread decodes one too."""
+
+    barrier: threading.Barrier
+
+    def decode_bytes(self, data: bytes, index: int) -> Image.Image:
+        self.barrier.wait(timeout=60)
+        return super().decode_bytes(data, index)
+
+
+def test_threads_of_this_process_decode_a_batch_together(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cachetool.datasets.loading.processors_for_decoding", lambda: 2)
+    meeting = Meeting("meeting", tmp_path)
+    meeting.barrier = threading.Barrier(2)
+    batches = [range(4), range(4, 10)]
+    found = list(load_batches(meeting, TRANSFORM, batches, sha256=hash_images(meeting)))
+    assert [batch.indices for batch in found] == [tuple(indices) for indices in batches]
+    for batch in found:
+        expected = np.stack([TRANSFORM.apply(dataset.decode(index)) for index in batch.indices])
+        assert np.array_equal(batch.images.numpy(), expected)

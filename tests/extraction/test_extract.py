@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from PIL import Image
 
+from cachetool.datasets import open_dataset
 from cachetool.errors import ImageError, InvalidEditError, KeyMismatchError, RangeError, UnknownNameError
 from cachetool.extraction import Extracted, extract, prepare
 from cachetool.extraction.storage_error import measured_images
@@ -325,3 +328,29 @@ def test_requests_that_do_not_fit(tmp_path: Path, options: dict[str, Any], error
     with pytest.raises(error, match=text):
         run(tmp_path, **options)
     assert not list(tmp_path.glob("*/*.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("device", "in_threads", "processors", "expected"),
+    [
+        ("cpu", True, 8, 0),  # beside the blocks, processes take from their threads
+        ("cpu", False, 8, 8),
+        ("cpu", False, 1, 0),
+        ("cuda", True, 8, 8),
+        ("cuda", True, 1, 0),
+    ],
+)
+def test_processes_decode_where_the_blocks_leave_them_room(
+    monkeypatch: pytest.MonkeyPatch, device: str, in_threads: bool, processors: int, expected: int
+) -> None:
+    module = sys.modules["cachetool.extraction.extract"]
+    monkeypatch.setattr(module, "processors_for_decoding", lambda: processors)
+    dataset = open_dataset("shapes")
+    monkeypatch.setattr(type(dataset), "decodes_in_threads", in_threads)
+    assert module.default_workers(dataset, torch.device(device)) == expected
+
+
+def test_scenes_that_python_draws_are_drawn_by_processes(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "one.png")
+    assert not open_dataset("shapes").decodes_in_threads
+    assert open_dataset(f"imagefolder:{tmp_path}").decodes_in_threads
