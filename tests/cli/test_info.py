@@ -88,3 +88,11 @@ def test_a_lock_that_cannot_be_read_hides_nothing_else(in_parts: Any) -> None:
     assert "no progress: The lock " in shown.err
     assert json.loads(shown.out)["progress"] is None
     assert json.loads(shown.out)["images"] == 22
+
+
+def test_a_root_without_caches_says_how_to_make_one(cachetool) -> None:
+    shown = cachetool("info")
+    assert shown.code == 0
+    assert "no cache below" in shown.err
+    assert "`cachetool extract MODEL DATASET`" in shown.err
+    assert shown.out == ""

@@ -52,6 +52,10 @@ def command(
         listed = [entry | {"progress": None if done is None else done.to_json()} for entry, done in found]
         print_json({"caches": listed})
         return
+    if not list_caches(resolve_root(root)):
+        advice = "make one with `cachetool extract MODEL DATASET`, or name its root with --root"
+        errors.print(plain(f"no cache below {resolve_root(root)}; {advice}"), markup=False, soft_wrap=True)
+        return
     table = Table("cache", "images", "finished", "states", "tokens", "dtype", "on disk", "runs")
     for entry, done in found:
         states = {len(layers) for layers in entry["coverage"].values()}
