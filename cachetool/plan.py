@@ -26,8 +26,9 @@ from cachetool.extraction.extract import default_workers
 from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import forward_passes, measured_images
 from cachetool.replaying.certificate import SAMPLE_IMAGES
+from cachetool.replaying.checks import kept_types, require_cache
 from cachetool.replaying.engine import HELD_BYTES, block_bytes
-from cachetool.replaying.replay import kept_types, open_backbone, require_cache
+from cachetool.replaying.model import open_backbone
 from cachetool.store import StoreReader, StoreSpec, storage_dtype
 
 TIMED_PASSES = 3

@@ -204,7 +204,7 @@ def test_a_block_that_holds_few_states_gets_just_these_again(made: Made, tmp_pat
 def test_repair_needs_the_same_weights(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tree(damaged(made.cache))
     monkeypatch.setattr("cachetool.backbones.loading.digest", lambda tensors: "0" * 64)
-    monkeypatch.setattr("cachetool.replaying.replay.load", __import__("cachetool.backbones").backbones.load)
+    monkeypatch.setattr("cachetool.replaying.model.load", __import__("cachetool.backbones").backbones.load)
     report = cachetool.verify(made.cache, repair=True, recompute=0)
     assert not report.sound
     assert "weights_sha256" in report.repairs[0].text

@@ -2,8 +2,11 @@
 
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.certificate import certify
-from cachetool.replaying.replay import Run, open_backbone, repeated, replay_edits, require_cache
+from cachetool.replaying.checks import require_cache
+from cachetool.replaying.model import open_backbone
+from cachetool.replaying.replay import repeated, replay_edits
 from cachetool.replaying.replay_again import RecordedRun
+from cachetool.replaying.runs import Run
 
 __all__ = [
     "Calibrations",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cachetool.edits import Edit, Replacement, Selection
 from cachetool.edits.meter import Distances, Meter, own_images, per_image
 from cachetool.replaying.sources import CacheSources
-from cachetool.store import SmallArray, StoreWriter
+from cachetool.store import Owner, SmallArray, StoreWriter, lock
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,16 @@ class PreparedEdit:
     """The selected tokens of the block."""
     values: dict[int, npt.NDArray[np.float32]]
     """What is put in or added, by state, (pair, channel); empty for attention edits."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What is recorded of some images under an edit."""
+
+    edited: npt.NDArray[np.bool_]
+    """Whether each token was selected, (image, token)."""
+    distances: dict[str, npt.NDArray[np.float64]]
+    """Columns of `Distances`, each (image,); NaN where nothing was put in."""
 
 
 class EditInHand:
@@ -43,6 +53,16 @@ class EditInHand:
     def edited(self) -> npt.NDArray[np.bool_]:
         """Whether each token was selected, bool (image, token), of the images that were prepared."""
         return self._edited
+
+    def notes(self, images: slice) -> Notes:
+        """What was recorded of some images when they were prepared."""
+        return Notes(self._edited[images], {name: column[images] for name, column in self._distances.items()})
+
+    def note(self, images: slice, notes: Notes) -> None:
+        """Record what `notes` gave in another process, where these images were prepared."""
+        self._edited[images] = notes.edited
+        for name, column in notes.distances.items():
+            self._distances[name][images] = column
 
     @property
     def measures(self) -> bool:
@@ -110,33 +130,28 @@ class EditInHand:
 class Arm(EditInHand):
     """An edit on its way to a run store."""
 
-    def __init__(
-        self,
-        edit: Edit,
-        sources: CacheSources,
-        path: Path,
-        writer: StoreWriter,
-        certificate: dict[str, Any],
-        read: dict[str, Any],
-        meter: Callable[[], Meter],
-    ) -> None:
+    def __init__(self, edit: Edit, sources: CacheSources, writer: StoreWriter, meter: Callable[[], Meter]) -> None:
         super().__init__(edit, sources, meter)
-        self.path = path
         self.writer = writer
-        self.certificate = certificate
-        self.read = read
-        """Digests of what the run reads of its cache and calibration, see `cachetool.replaying.reading`."""
+        self.path = writer.path
+        self.owner: Owner | None = None
+        """Who holds the lock of the run, while it is held."""
 
-    @property
-    def stale(self) -> bool:
-        """Whether what is stored of the run was made from other values than the cache or calibration holds now."""
-        return bool(self.writer.spec.facts.get("read", self.read) != self.read)
+    @contextmanager
+    def locked(self, *, shared: bool) -> Iterator[None]:
+        """Hold the lock of the run; see `cachetool.store.lock`."""
+        with lock(self.path, "replay", shared=shared) as self.owner:
+            yield
 
-    def start_over(self) -> None:
+    def stale(self, read: dict[str, Any]) -> bool:
+        """Whether the run was made from other values than are read now: digests of `cachetool.replaying.reading`."""
+        return bool(self.writer.spec.facts.get("read", read) != read)
+
+    def start_over(self, read: dict[str, Any]) -> None:
         """Give up what is stored of the run, and record what it will be made from."""
         for block in range(self.writer.spec.geometry.blocks):
             self.writer.discard(block)
-        self.writer.update_facts({"read": self.read, "finished": False})
+        self.writer.update_facts({"read": read, "finished": False})
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write the arrays over images and the facts; the run is complete once this returns."""

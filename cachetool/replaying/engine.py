@@ -33,28 +33,27 @@ def replay_arms(
     keep: Sequence[int],
     token_types: Sequence[str],
     *,
+    blocks: Sequence[int],
     device: torch.device,
     arithmetic: Arithmetic,
     batch_size: int,
     halving: Halving,
     events: Events,
-) -> int:
-    """Replay edits that start at the same state, block by block; returns bytes written.
+) -> None:
+    """Replay edits that start at the same state, block by block.
 
     Reading and preparing the next block (one thread), computing (this thread) and writing (one thread) overlap. Blocks
-    of a run that were finished before are not computed again. What edits share in their first block is computed once.
+    of a run that were finished before are prepared, for what is recorded of their images, but not computed again. What
+    edits share in their first block is computed once.
     """
     (from_layer,) = {arm.edit.from_layer for arm in arms}
-    pending = {id(arm): set(arm.writer.pending(keep, token_types)) for arm in arms}
-    images = len(reader.spec.images)
-    written = 0
+    pending = {id(arm): set(arm.writer.pending(keep, token_types, blocks)) for arm in arms}
     wanted = wanted_positions(backbone.layout, token_types)
     wanted = None if wanted is None else wanted.to(device)
     together = max(1, HELD_BYTES // block_bytes(reader.spec, len(keep), token_types))
     writing: list[Future[int]] = []
-    events.start(f"replay from state {from_layer}", images * len(arms))
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as writer:
-        for block, first, state, prepared in _read_ahead(reader, arms, from_layer, max(keep)):
+        for block, first, state, prepared in _read_ahead(reader, arms, blocks, from_layer, max(keep)):
             lacking = [pair for pair in zip(arms, prepared, strict=True) if block in pending[id(pair[0])]]
             events.advance(len(state) * (len(arms) - len(lacking)), state.nbytes)
             failed = _unreadable(reader, first, len(state))
@@ -64,14 +63,14 @@ def replay_arms(
                     backbone, reader, group, state, first, keep, token_types, wanted,
                     device, arithmetic, batch_size, halving,
                 )  # fmt: skip
+                # Told before anything is written: whoever listens may end the work here.
+                events.advance(len(state) * len(group), 0)
                 for (arm, _edit), buffer in zip(group, buffers, strict=True):
                     writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep, failed))
                     while len(writing) > 2:  # memory stays bounded where the disk is slower than the blocks
-                        written += writing.pop(0).result()
-                events.advance(len(state) * len(group), 0)
+                        writing.pop(0).result()
         for future in writing:
-            written += future.result()
-    return written
+            future.result()
 
 
 def block_bytes(spec: StoreSpec, states: int, token_types: Sequence[str]) -> int:
@@ -87,29 +86,29 @@ def _unreadable(reader: StoreReader, first: int, count: int) -> dict[str, str]:
 
 
 def _read_ahead(
-    reader: StoreReader, arms: Sequence[Arm], from_layer: int, last_layer: int
+    reader: StoreReader, arms: Sequence[Arm], blocks: Sequence[int], from_layer: int, last_layer: int
 ) -> Iterator[tuple[int, int, npt.NDArray[np.float32], list[PreparedEdit]]]:
     """Blocks in order (number, first image, intact state k, prepared edits), the next one read while one is used."""
-    size, images = reader.spec.block, reader.spec.images
+    images = reader.spec.images
 
     def read(block: int) -> tuple[int, int, npt.NDArray[np.float32], list[PreparedEdit]]:
-        first, last = block * size, min((block + 1) * size, len(images))
+        inside = reader.spec.geometry.block_range(block)
+        first, last = inside.start, inside.stop
         state = reader.read_state(from_layer, first, last)
         ids = images.image_id[first:last]
         return block, first, state, [arm.prepare(state, first, ids, last_layer) for arm in arms]
 
-    blocks = -(-len(images) // size)
     # The meter's products and neighbours are small. On several threads, which spin while they wait for each other, they
     # kept both cores of two from the blocks: a replay of four edits took 10 % longer.
     with (
         threadpool_limits(limits=1, user_api="blas"),
         ThreadPoolExecutor(1, thread_name_prefix="cachetool-reader", initializer=_compute_alone) as pool,
     ):
-        upcoming = pool.submit(read, 0)
-        for block in range(blocks):
+        upcoming = pool.submit(read, blocks[0])
+        for following in (*blocks[1:], None):
             current = upcoming.result()
-            if block + 1 < blocks:
-                upcoming = pool.submit(read, block + 1)
+            if following is not None:
+                upcoming = pool.submit(read, following)
             yield current
 
 

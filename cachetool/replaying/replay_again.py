@@ -20,7 +20,9 @@ from cachetool.images import image_digest
 from cachetool.replaying.arm import EditInHand
 from cachetool.replaying.calibrations import OWN, Calibrations
 from cachetool.replaying.engine import replay_image
-from cachetool.replaying.replay import Run, compile_blocks, replay_edits, run_key
+from cachetool.replaying.model import compile_blocks
+from cachetool.replaying.replay import replay_edits
+from cachetool.replaying.runs import Run, run_key
 from cachetool.replaying.sources import CacheSources
 from cachetool.store import StoreReader, StoreSpec, differences
 

@@ -17,7 +17,7 @@ from cachetool.store.format import (
     default_block,
 )
 from cachetool.store.key import differences, key_digest, undetermined
-from cachetool.store.lock import lock
+from cachetool.store.lock import Owner, holds, lock, lock_path
 from cachetool.store.metadata import Root
 from cachetool.store.opened import OpenedStore, read_array
 from cachetool.store.progress import Part, Progress, progress, share
@@ -35,6 +35,7 @@ __all__ = [
     "ImageTable",
     "NormSpec",
     "OpenedStore",
+    "Owner",
     "Part",
     "Progress",
     "Record",
@@ -53,10 +54,12 @@ __all__ = [
     "differences",
     "extend",
     "from_float32",
+    "holds",
     "implied_table",
     "key_digest",
     "largest",
     "lock",
+    "lock_path",
     "progress",
     "read_array",
     "read_record",

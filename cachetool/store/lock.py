@@ -39,6 +39,8 @@ class Owner:
     process: int
     since: str
     """UTC time, ISO 8601."""
+    shared: bool = False
+    """Whether other processes write under it too, also on other hosts: the workers of a cluster."""
 
     @property
     def part(self) -> tuple[str, int, int]:
@@ -73,8 +75,8 @@ class Owner:
 
 
 @contextlib.contextmanager
-def lock(path: str | os.PathLike[str], name: str) -> Iterator[None]:
-    """Hold a named lock of a store while the block runs.
+def lock(path: str | os.PathLike[str], name: str, *, shared: bool = False) -> Iterator[Owner]:
+    """Hold a named lock of a store while the block runs; gives its owner, as whom others may write if it is `shared`.
 
     Locks exclude each other if they have the same name, except that `NAME-part-1-of-4` and `NAME-part-2-of-4` may be
     held together: `NAME` excludes all its parts, and parts of another number, which would share blocks.
@@ -85,16 +87,26 @@ def lock(path: str | os.PathLike[str], name: str) -> Iterator[None]:
     with storage_errors(folder):
         folder.mkdir(exist_ok=True)  # a store that is gone must not come back as an empty folder
     mine = folder / f"{name}.lock"
-    owner = Owner(name, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"))
+    owner = Owner(name, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="milliseconds"), shared)
     with exclusive(Path(path)):
         descriptor = _acquire(mine, owner)
     try:
-        yield
+        yield owner
     finally:
         with contextlib.suppress(OSError):  # the store may be gone, or its disk read-only by now
             if os.path.samestat(mine.stat(), os.fstat(descriptor)):
                 mine.unlink()
         os.close(descriptor)
+
+
+def holds(path: str | os.PathLike[str], owner: Owner) -> bool:
+    """Whether a lock that was given to `owner` is still held by it. Raises `StoreError` where it cannot be read."""
+    return _read(lock_path(path, owner)) == owner
+
+
+def lock_path(path: str | os.PathLike[str], owner: Owner) -> Path:
+    """The file of a lock."""
+    return Path(path) / PRIVATE / "locks" / f"{owner.name}.lock"
 
 
 @contextlib.contextmanager

@@ -40,7 +40,10 @@ class StoreWriter:
         self.path = Path(path)
         self._store = OpenedStore(self.path)
         remove_dead_locks(self.path)
-        writers = {(owner.host, owner.process) for owner in living_owners(self.path)}
+        owners = living_owners(self.path)
+        # Who writes under a shared lock on other hosts is not known here: what they have in hand must stay.
+        known = not any(owner.shared for owner in owners)
+        writers = {(owner.host, owner.process) for owner in owners} if known else None
         for folder in (self.path, records_folder(self.path), *(self.path / name for name in self._store.root.arrays)):
             remove_leftovers(folder, writers=writers)
         self._restore_flags()
@@ -50,14 +53,17 @@ class StoreWriter:
         """What the store says about itself, facts written through this writer included."""
         return self._store.spec()
 
-    def pending(self, layers: Sequence[int], token_types: Sequence[str]) -> list[int]:
-        """Blocks that are not finished for these states and token types, ascending.
+    def pending(
+        self, layers: Sequence[int], token_types: Sequence[str], blocks: Sequence[int] | None = None
+    ) -> list[int]:
+        """Blocks, of all or of some, that are not finished for these states and token types.
 
         A block counts as finished only by a done record whose files exist with the recorded sizes.
         Raises `StoreError` naming every state or token type that the store has no place for.
         """
         self._check_coverage(layers, token_types)
-        return [block for block in range(self._store.geometry.blocks) if not self._covered(block, layers, token_types)]
+        asked = range(self._store.geometry.blocks) if blocks is None else blocks
+        return [block for block in asked if not self._covered(block, layers, token_types)]
 
     def write_block(
         self,

@@ -20,7 +20,7 @@ from cachetool.datasets import Batch, load_batches
 from cachetool.extraction import Request, extract, prepare
 from cachetool.places import runs_directory
 from cachetool.plan import Plan, plan_extraction, plan_replay
-from cachetool.replaying.replay import compile_blocks
+from cachetool.replaying.model import compile_blocks
 from cachetool.store import StoreReader
 from tests.benchmarks.ratios import Comparison, in_turns, slower, speed
 from tests.reference.plain_models import random_vit, save_weights

@@ -98,7 +98,7 @@ def _command(
     patch = pytest.MonkeyPatch()
     patch.setattr("cachetool.extraction.request.default_block", lambda *arguments: BLOCK)
     patch.setattr("cachetool.extraction.request.load", quick_load)
-    patch.setattr("cachetool.replaying.replay.load", quick_load)
+    patch.setattr("cachetool.replaying.model.load", quick_load)
     if prepare is not None:
         prepare()
     counter = _Counter(die_at)

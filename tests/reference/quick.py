@@ -31,5 +31,5 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr("cachetool.extraction.request.load", quick_load)
-        patch.setattr("cachetool.replaying.replay.load", quick_load)
+        patch.setattr("cachetool.replaying.model.load", quick_load)
         yield
