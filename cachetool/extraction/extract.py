@@ -1,26 +1,23 @@
-"""The loop from 0 with a visitor that stores each state: images to cache, resumable block by block."""
+"""Images to cache, resumable block by block: what is lacking, under whose lock, and what is recorded of it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cachetool.backbones import default_batch_size
-from cachetool.datasets import Batch, Dataset, load_batches, processors_for_decoding, worker_deaths
-from cachetool.errors import ImageError, UnknownNameError
+from cachetool.datasets import Dataset, processors_for_decoding
+from cachetool.errors import UnknownNameError
 from cachetool.events import Events, Silent
-from cachetool.extraction.buffers import BlockBuffer, to_device
-from cachetool.extraction.halving import Halving
+from cachetool.extraction.loop import BlockLoop
 from cachetool.extraction.opening import check_same, open_for_writing
 from cachetool.extraction.request import Request
-from cachetool.extraction.storage_error import measured_images, storage_error
-from cachetool.store import StoreReader, StoreWriter, lock, share
+from cachetool.store import Owner, StoreReader, StoreWriter, lock, share
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,62 @@ class Extracted:
     """Images that could not be read now: id to message; all their activations are NaN."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """Blocks of a cache that are to be computed and written while its lock is held."""
+
+    request: Request
+    """What is stored of them."""
+    writer: StoreWriter
+    """The cache."""
+    owner: Owner
+    """Who holds the lock: under it others may write too, where they compute."""
+    blocks: Sequence[int]
+    """Numbers of the blocks, at least one."""
+    batch_size: int | None
+    """Images per forward pass, at most a block; None for what the device takes well."""
+    workers: int | None
+    """How many decode images beside what computes; None for as many as there are processors."""
+    on_error: str
+    """What an unreadable image does: `stop` or `continue`."""
+
+    @property
+    def unmeasured(self) -> list[int]:
+        """States whose storage error is not known yet: it is measured on the first batch of the first block."""
+        measured = self.writer.spec.facts.get("storage_error", {})
+        return [layer for layer in self.request.layers if str(layer) not in measured]
+
+    @property
+    def images(self) -> int:
+        """Number of images in the blocks."""
+        return sum(len(self.writer.spec.geometry.block_range(block)) for block in self.blocks)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of some blocks."""
+
+    bytes_written: int
+    """Bytes written to shards."""
+    failed: dict[str, str]
+    """Images that could not be read: id to message."""
+
+
+Compute = Callable[[Work, Events], Done]
+"""What computes and writes blocks: this process, or others."""
+
+
+def compute_here(work: Work, events: Events) -> Done:
+    """Compute in this process, one block after another."""
+    request, writer = work.request, work.writer
+    size = min(work.batch_size or default_batch_size(request.backbone, request.backbone.device), writer.spec.block)
+    events.start("extract", work.images)
+    record_environment(writer, request.spec.facts["environment"], size)
+    loop = BlockLoop(request, writer, size, work.on_error, events, unmeasured=work.unmeasured)
+    written = loop.run(work.blocks, default_workers(request.dataset, request.backbone.device) if work.workers is None else work.workers)
+    return Done(written, loop.failed)
+
+
 def extract(
     request: Request,
     *,
@@ -51,6 +104,7 @@ def extract(
     part: tuple[int, int] = (1, 1),
     on_error: str = "stop",
     events: Events | None = None,
+    compute: Compute = compute_here,
 ) -> Extracted:
     """Store the states of all images that the cache does not hold yet.
 
@@ -65,6 +119,8 @@ def extract(
         (i, n), 1-based: take the i-th of n equal shares of the blocks, so that n jobs fill one cache.
     on_error
         What an unreadable image does: `stop` raises, `continue` stores NaN, marks it in `readable` and reports it.
+    compute
+        What computes: this process, unless `cachetool.distributing` gives others.
 
     Raises
     ------
@@ -79,7 +135,6 @@ def extract(
     OutOfMemoryError
         A single image does not fit into memory.
     """
-    listener = events or Silent()
     if on_error not in ("stop", "continue"):
         raise UnknownNameError(f"--on-error {on_error}: expected stop or continue")
     if not 1 <= part[0] <= part[1]:
@@ -88,21 +143,22 @@ def extract(
         raise UnknownNameError(f"--batch-size {batch_size}: expected at least 1")
     started = time.monotonic()
     request, writer = open_for_writing(request)
-    with lock(request.path, "extract" if part == (1, 1) else f"extract-part-{part[0]}-of-{part[1]}"):
-        size = min(batch_size or default_batch_size(request.backbone, request.backbone.device), writer.spec.block)
-        loop = _Loop(request, writer, size, on_error, listener)
+    name = "extract" if part == (1, 1) else f"extract-part-{part[0]}-of-{part[1]}"
+    with lock(request.path, name, shared=compute is not compute_here) as owner:
         mine = share(-(-len(request.spec.images) // writer.spec.block), part)
-        unfinished = set(writer.pending(request.layers, request.token_types))
-        pending = [block for block in mine if block in unfinished]
-        written = loop.run(pending, workers) if pending else 0
+        pending = writer.pending(request.layers, request.token_types, mine)
+        done = Done(0, {})
+        if pending:
+            work = Work(request, writer, owner, pending, batch_size, workers, on_error)
+            done = compute(work, events or Silent())
     return Extracted(
         path=request.path,
         images=len(writer.spec.images.image_id),
         blocks_written=len(pending),
         blocks=len(mine),
-        bytes_written=written,
+        bytes_written=done.bytes_written,
         seconds=time.monotonic() - started,
-        failed=loop.failed,
+        failed=done.failed,
     )
 
 
@@ -122,9 +178,9 @@ def extract_again(
     """
     check_same(request, StoreReader(request.path).spec)
     writer = StoreWriter(request.path)
-    with lock(request.path, "extract"):
-        size = min(batch_size or default_batch_size(request.backbone, request.backbone.device), writer.spec.block)
-        return _Loop(request, writer, size, on_error, events or Silent()).run(blocks, workers)
+    with lock(request.path, "extract") as owner:
+        work = Work(request, writer, owner, blocks, batch_size, workers, on_error)
+        return compute_here(work, events or Silent()).bytes_written
 
 
 def default_workers(dataset: Dataset, device: torch.device) -> int:
@@ -140,142 +196,12 @@ def default_workers(dataset: Dataset, device: torch.device) -> int:
     return processors if processors > 1 else 0
 
 
-class _Loop:
-    """Decoding (processes), computing (this thread) and writing (one thread) overlap; a batch never crosses a block."""
-
-    def __init__(self, request: Request, writer: StoreWriter, batch_size: int, on_error: str, events: Events) -> None:
-        self._request = request
-        self._writer = writer
-        self._batch_size = batch_size
-        self._on_error = on_error
-        self._events = events
-        self._halving = Halving(batch_size, events)
-        self._device = request.backbone.device
-        self._images = writer.spec.images
-        self._unmeasured = [
-            layer for layer in request.layers if str(layer) not in writer.spec.facts.get("storage_error", {})
-        ]
-        self._spare: BlockBuffer | None = None
-        self.failed: dict[str, str] = {}
-
-    def run(self, pending: Sequence[int], workers: int | None) -> int:
-        """Compute and write the pending blocks; returns bytes written."""
-        request = self._request
-        ranges = [self._image_range(block) for block in pending]
-        batches = [
-            range(start, min(start + self._batch_size, last))
-            for first, last in ranges
-            for start in range(first, last, self._batch_size)
-        ]
-        self._events.start("extract", sum(last - first for first, last in ranges))
-        self._record_environment()
-        processes = default_workers(request.dataset, self._device) if workers is None else workers
-        stream = load_batches(
-            request.dataset, request.transform, batches, sha256=self._images.sha256, workers=processes
-        )
-        written = 0
-        writing: tuple[Future[int], BlockBuffer] | None = None
-        with (
-            worker_deaths(request.dataset, processes),
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as pool,
-        ):
-            for block, (first, last) in zip(pending, ranges, strict=True):
-                buffer = self._buffer(last - first)
-                failed = self._compute_block(stream, first, last, buffer)
-                if writing is not None:
-                    written += writing[0].result()  # at most one block waits, so that memory stays bounded
-                    self._spare = writing[1]
-                arrays = buffer.arrays()
-                writing = pool.submit(self._writer.write_block, block, arrays, request.layers, failed=failed), buffer
-            if writing is not None:
-                written += writing[0].result()
-        return written
-
-    def _buffer(self, images: int) -> BlockBuffer:
-        """Room for a block: that of the block before the last, which is written, or new."""
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.images == images:
-            spare.clear()
-            return spare
-        spec, request = self._writer.spec, self._request
-        return BlockBuffer(
-            spec.layout, spec.channels, request.layers, request.token_types, spec.dtype, images, self._device
-        )
-
-    def _compute_block(self, stream: Iterator[Batch], first: int, last: int, buffer: BlockBuffer) -> dict[str, str]:
-        """Fill the buffer with the states of a block of images; returns those that could not be read."""
-        failed: dict[str, str] = {}
-        done = first
-        while done < last:
-            batch = next(stream)
-            done += len(batch.indices)
-            failed |= self._report_failures(batch)
-            rows = [row for row, index in enumerate(batch.indices) if index not in batch.failures]
-            if rows:
-                self._halving.run(len(rows), partial(self._compute_rows, batch, rows, first, buffer))
-                self._record_halving()
-            self._events.advance(len(batch.indices), len(batch.indices) * buffer.image_bytes)
-        return failed
-
-    def _compute_rows(self, batch: Batch, readable: list[int], first: int, buffer: BlockBuffer, part: slice) -> None:
-        backbone, rows = self._request.backbone, readable[part]
-        indices = [batch.indices[row] for row in rows]
-        ids = [self._images.image_id[index] for index in indices]
-        position = torch.tensor(indices) - first
-
-        def visit(layer: int, state: torch.Tensor) -> torch.Tensor:
-            buffer.store(layer, position, state, ids)
-            return state
-
-        images = batch.images[rows] if len(rows) < len(batch.indices) else batch.images
-        with torch.inference_mode():
-            moved = to_device(images.numpy(), self._device)
-            backbone.run(backbone.embed(moved), 0, self._request.layers[-1], visit)
-        buffer.check()
-        self._measure_storage_error(moved)
-
-    def _report_failures(self, batch: Batch) -> dict[str, str]:
-        named = {self._images.image_id[index]: text for index, text in batch.failures.items()}
-        if named and self._on_error == "stop":
-            listing = "\n".join(f"  {text}" for text in named.values())
-            raise ImageError(
-                f"{len(named)} unreadable images:\n{listing}\n"
-                "mend or remove them, or store NaN for them with --on-error continue"
-            )
-        for image_id, text in named.items():
-            self._events.message(f"{image_id} stored as NaN: {text}")
-        self.failed |= named
-        return named
-
-    def _measure_storage_error(self, images: torch.Tensor) -> None:
-        """Once per cache and coverage, on the first batch: what rounding costs the final tokens."""
-        spec = self._writer.spec
-        if spec.dtype == "float32" or not self._unmeasured:
-            return
-        request = self._request
-        count = measured_images(len(self._images.image_id), self._unmeasured, request.backbone.depth)
-        spread = torch.linspace(0, len(images) - 1, min(count, len(images)), dtype=torch.int64)
-        sample = images[spread.to(images.device)]
-        measured = storage_error(request.backbone, sample, self._unmeasured, request.token_types, spec.dtype)
-        self._writer.update_facts({"storage_error": {**spec.facts.get("storage_error", {}), **measured}})
-        self._unmeasured = []
-
-    def _record_halving(self) -> None:
-        before = self._writer.spec.facts.get("batch_sizes", [])
-        sizes = sorted({*before, *self._halving.facts.get("batch_sizes", [])}, reverse=True)
-        if sizes != before:
-            self._writer.update_facts({"batch_sizes": sizes})
-
-    def _record_environment(self) -> None:
-        """What blocks are computed with from now on; what earlier ones were, where that was something else."""
-        facts = self._writer.spec.facts
-        now = {"environment": self._request.spec.facts["environment"], "batch_size": self._batch_size}
-        before = {name: facts.get(name) for name in now}
-        earlier = list(facts.get("earlier_environments", []))
-        if "batch_size" in facts and before != now and before not in earlier:
-            earlier.append(before)
-        self._writer.update_facts({**now, "earlier_environments": earlier} if earlier else now)
-
-    def _image_range(self, block: int) -> tuple[int, int]:
-        size = self._writer.spec.block
-        return block * size, min((block + 1) * size, len(self._images.image_id))
+def record_environment(writer: StoreWriter, environment: Mapping[str, Any], batch_size: int) -> None:
+    """Record what blocks are computed with from now on; what earlier ones were, where that was something else."""
+    facts = writer.spec.facts
+    now = {"environment": dict(environment), "batch_size": batch_size}
+    before = {name: facts.get(name) for name in now}
+    earlier = list(facts.get("earlier_environments", []))
+    if "batch_size" in facts and before != now and before not in earlier:
+        earlier.append(before)
+    writer.update_facts({**now, "earlier_environments": earlier} if earlier else now)

@@ -16,11 +16,12 @@ from cachetool.datasets import Dataset, Transform
 from cachetool.environment import resolve_device
 from cachetool.errors import ImageError
 from cachetool.events import Events
+from cachetool.extraction import open_images
 from cachetool.replaying import RecordedRun
 from cachetool.store import OpenedStore, StoreReader, from_float32
 from cachetool.verifying.comparing import NOISE, Comparison, draw_sample
 from cachetool.verifying.report import Compared
-from cachetool.verifying.sources import open_images, open_model
+from cachetool.verifying.sources import open_model
 
 BATCH = 16
 """Images that are computed at a time, at most."""

@@ -15,11 +15,11 @@ import numpy as np
 from cachetool.environment import resolve_device
 from cachetool.errors import CachetoolError, DamagedError
 from cachetool.events import Events
-from cachetool.extraction import extract_again
+from cachetool.extraction import extract_again, request_of
 from cachetool.replaying import RecordedRun
 from cachetool.store import Record, StoreReader, StoreSpec, StoreWriter, lock, read_record
 from cachetool.verifying.report import Repair
-from cachetool.verifying.sources import open_model, request_of
+from cachetool.verifying.sources import open_model
 
 
 @dataclass(frozen=True)

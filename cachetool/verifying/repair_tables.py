@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cachetool import places
 from cachetool.datasets import hash_images
 from cachetool.errors import CachetoolError, DamagedError
+from cachetool.extraction import open_images
 from cachetool.images import image_digest
 from cachetool.store import (
     ImageTable,
@@ -26,7 +27,7 @@ from cachetool.store import (
     restore_table,
 )
 from cachetool.verifying.report import Problem, Repair
-from cachetool.verifying.sources import open_images, open_model
+from cachetool.verifying.sources import open_model
 
 NORM = ("norm_weight", "norm_bias")
 
