@@ -12,15 +12,17 @@ from cachetool import places
 from cachetool.backbones import ModelEntry
 from cachetool.backbones import catalogue as model_catalogue
 from cachetool.calibrating import calibrate as compute_calibration
+from cachetool.calibrating import summarize_here
 from cachetool.datasets import DatasetEntry
 from cachetool.datasets import catalogue as dataset_catalogue
+from cachetool.distributing import ClusterLike, compute_on, connect, replay_on, summarize_on
 from cachetool.edits import Edit
 from cachetool.errors import MissingDataError, StoreError
-from cachetool.events import Events
+from cachetool.events import Events, Silent
+from cachetool.extraction import compute_here, prepare
 from cachetool.extraction import extract as run_extraction
-from cachetool.extraction import prepare
 from cachetool.query import open_store, store_path
-from cachetool.replaying import replay_edits, require_cache
+from cachetool.replaying import replay_edits, replay_here, require_cache
 from cachetool.store import StoreReader
 
 
@@ -51,31 +53,42 @@ def extract(
     workers: int | None = None,
     part: tuple[int, int] = (1, 1),
     on_error: str = "stop",
+    cluster: ClusterLike | None = None,
     events: Events | None = None,
 ) -> xr.Dataset:
     """Store token activations of a model on a data set, as far as they are not stored yet, and open the cache.
 
     Parameters are those of `cachetool.extraction.prepare` and `cachetool.extraction.extract`, and so are the errors.
+    `cluster` has the workers of a dask cluster compute, on `device`: see `cachetool.distributing.connect`.
 
     Returns
     -------
     The cache, lazily, as `cachetool.open` gives it.
     """
-    request = prepare(
-        model,
-        dataset,
-        root=root,
-        name=name,
-        layers=layers,
-        tokens=tokens,
-        dtype=dtype,
-        image_size=image_size,
-        limit=limit,
-        weights=weights,
-        device=device,
-        events=events,
-    )
-    done = run_extraction(request, batch_size=batch_size, workers=workers, part=part, on_error=on_error, events=events)
+    with connect(cluster) as connected:
+        request = prepare(
+            model,
+            dataset,
+            root=root,
+            name=name,
+            layers=layers,
+            tokens=tokens,
+            dtype=dtype,
+            image_size=image_size,
+            limit=limit,
+            weights=weights,
+            device=device if connected is None else "cpu",
+            events=events,
+        )
+        done = run_extraction(
+            request,
+            batch_size=batch_size,
+            workers=workers,
+            part=part,
+            on_error=on_error,
+            events=events,
+            compute=compute_here if connected is None else compute_on(connected, device),
+        )
     return open_store(done.path)
 
 
@@ -93,6 +106,7 @@ def replay(
     precision: str = "float32",
     compiled: bool = False,
     batch_size: int | None = None,
+    cluster: ClusterLike | None = None,
     events: Events | None = None,
 ) -> xr.Dataset: ...
 @overload
@@ -109,6 +123,7 @@ def replay(
     precision: str = "float32",
     compiled: bool = False,
     batch_size: int | None = None,
+    cluster: ClusterLike | None = None,
     events: Events | None = None,
 ) -> list[xr.Dataset]: ...
 def replay(
@@ -124,30 +139,33 @@ def replay(
     precision: str = "float32",
     compiled: bool = False,
     batch_size: int | None = None,
+    cluster: ClusterLike | None = None,
     events: Events | None = None,
 ) -> xr.Dataset | list[xr.Dataset]:
     """Replay one edit, or several on one read, and open the runs.
 
-    Parameters are those of `cachetool.replaying.replay_edits`, and so are the errors.
+    Parameters are those of `cachetool.replaying.replay_edits`, and so are the errors. `cluster` is as for `extract`.
 
     Returns
     -------
     The run, lazily, or a list of runs in the order of the edits. Its attributes hold key, certificate and provenance.
     """
-    runs = replay_edits(
-        store_path(cache),
-        [edits] if isinstance(edits, Edit) else list(edits),
-        keep=keep,
-        keep_tokens=keep_tokens,
-        calibration=calibration,
-        no_overlap=no_overlap,
-        weights=weights,
-        device=device,
-        precision=precision,
-        compiled=compiled,
-        batch_size=batch_size,
-        events=events,
-    )
+    with connect(cluster) as connected:
+        runs = replay_edits(
+            store_path(cache),
+            [edits] if isinstance(edits, Edit) else list(edits),
+            keep=keep,
+            keep_tokens=keep_tokens,
+            calibration=calibration,
+            no_overlap=no_overlap,
+            weights=weights,
+            device=device,
+            precision=precision,
+            compiled=compiled,
+            batch_size=batch_size,
+            events=events,
+            compute=replay_here if connected is None else replay_on(connected),
+        )
     opened = [open_store(run.path) for run in runs]
     return opened[0] if isinstance(edits, Edit) else opened
 
@@ -161,6 +179,7 @@ def calibrate(
     images: Sequence[str] | None = None,
     limit: int | None = None,
     covariance: bool = False,
+    cluster: ClusterLike | None = None,
     events: Events | None = None,
 ) -> xr.Dataset:
     """Compute means, variances and reference tokens of a cache, store them beside it, and open them.
@@ -175,6 +194,8 @@ def calibrate(
         Use the first of these images only.
     covariance
         Store covariances too: channels x channels numbers per state and token.
+    cluster
+        As for `extract`: workers read and summarize, this process adds up.
 
     Raises
     ------
@@ -191,9 +212,16 @@ def calibrate(
     reader = StoreReader(base)
     require_cache(reader.spec, base)
     chosen = _image_indices(reader.spec.images.image_id, images, limit)
-    compute_calibration(
-        reader, layers=layers, token_types=tokens, images=chosen, covariance=covariance, events=events
-    ).write(path)
+    with connect(cluster) as connected:
+        compute_calibration(
+            reader,
+            layers=layers,
+            token_types=tokens,
+            images=chosen,
+            covariance=covariance,
+            events=events,
+            summarize=summarize_here if connected is None else summarize_on(connected, base, events or Silent()),
+        ).write(path)
     opened: xr.Dataset = xr.open_zarr(path)
     opened.attrs["cachetool_path"] = str(path)
     return opened

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from cachetool.edits.calibration import Calibration
 from cachetool.edits.grammar import listed
-from cachetool.edits.statistics import TokenStatistics, choose_reference, find_classes
+from cachetool.edits.statistics import Summary, TokenStatistics, choose_reference, find_classes
 from cachetool.errors import IncompleteError, InvalidEditError
 from cachetool.events import Events, Silent
 from cachetool.store import StoreSpec, to_float32
@@ -38,6 +39,71 @@ class TokenReader(Protocol):
         """Tokens of images start to stop, (image, token, channel), in the storage dtype."""
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What a calibration is computed of; small, so that it travels to other processes."""
+
+    layers: tuple[int, ...]
+    """States, ascending."""
+    token_types: tuple[str, ...]
+    """Token types, in storage order."""
+    images: NDArray[np.int64]
+    """The calibration images, (image,), ascending."""
+    covariance: bool
+    """Whether covariances are computed."""
+    class_means: bool
+    """Whether means per class are, where images have labels."""
+    reference_tokens: int
+    """Natural tokens kept per state and slot."""
+    seed: int
+    """Seed of their choice."""
+
+    def statistics(self, spec: StoreSpec) -> list[TokenStatistics]:
+        """Empty statistics of each token type of a cache."""
+        labels = find_classes(spec, self.images) if self.class_means else None
+        return [
+            TokenStatistics(
+                spec,
+                token_type,
+                len(self.layers),
+                self.covariance,
+                labels,
+                choose_reference(spec, token_type, self.images, self.reference_tokens, self.seed),
+            )
+            for token_type in self.token_types
+        ]
+
+    def inside(self, spec: StoreSpec, block: int) -> NDArray[np.int64]:
+        """The calibration images of a block."""
+        images = spec.geometry.block_range(block)
+        return self.images[(self.images >= images.start) & (self.images < images.stop)]
+
+
+Summaries = list[list[Summary]]
+"""Of one block, by token type and state."""
+
+Summarize = Callable[[TokenReader, Scope, Sequence[TokenStatistics], Sequence[int]], Iterator[Summaries]]
+"""What summarizes blocks, in their order: this process, or others."""
+
+
+def summarize_here(
+    reader: TokenReader, scope: Scope, statistics: Sequence[TokenStatistics], blocks: Sequence[int]
+) -> Iterator[Summaries]:
+    """Summarize blocks in this process."""
+    spec = reader.spec
+    for block in blocks:
+        images, inside = spec.geometry.block_range(block), scope.inside(spec, block)
+        found: Summaries = []
+        for kind in statistics:
+            found.append([])
+            for layer in scope.layers:
+                stored = reader.read(kind.token_type, layer, images.start, images.stop)
+                if len(inside) < len(images):
+                    stored = stored[inside - images.start]
+                found[-1].append(kind.summarize(to_float32(stored, spec.dtype), inside))
+        yield found
+
+
 def calibrate(
     reader: TokenReader,
     *,
@@ -49,6 +115,7 @@ def calibrate(
     reference_tokens: int = DEFAULT_REFERENCE_TOKENS,
     seed: int = 0,
     events: Events | None = None,
+    summarize: Summarize = summarize_here,
 ) -> Calibration:
     """Compute the statistics of the tokens of a cache, in float64, one block of images at a time.
 
@@ -73,6 +140,8 @@ def calibrate(
         Seed of the choice of reference tokens.
     events
         Told of progress, in images.
+    summarize
+        What reads and summarizes blocks: this process, unless `cachetool.distributing` gives others.
 
     Raises
     ------
@@ -85,38 +154,22 @@ def calibrate(
     types = _token_types(spec, token_types)
     chosen = _images(reader, images)
     covered = _layers(reader, types, layers, chosen)
-    labels = find_classes(spec, chosen) if class_means else None
-    kinds = [
-        TokenStatistics(
-            spec,
-            token_type,
-            len(covered),
-            covariance,
-            labels,
-            choose_reference(spec, token_type, chosen, reference_tokens, seed),
-        )
-        for token_type in types
-    ]
+    scope = Scope(covered, types, chosen, covariance, class_means, reference_tokens, seed)
+    kinds = scope.statistics(spec)
     told.start("calibrate", len(chosen))
-    for start in range(0, len(spec.images), spec.block):
-        stop = min(start + spec.block, len(spec.images))
-        inside = chosen[(chosen >= start) & (chosen < stop)]
-        if len(inside) == 0:
-            continue
-        for kind in kinds:
-            for index, layer in enumerate(covered):
-                stored = reader.read(kind.token_type, layer, start, stop)
-                if len(inside) < stop - start:
-                    stored = stored[inside - start]
-                kind.add(index, to_float32(stored, spec.dtype), inside)
-        told.advance(len(inside))
+    blocks = [block for block in range(spec.geometry.blocks) if len(scope.inside(spec, block))]
+    for block, summaries in zip(blocks, summarize(reader, scope, kinds, blocks), strict=True):
+        for kind, states in zip(kinds, summaries, strict=True):
+            for index, summary in enumerate(states):
+                kind.add(index, summary)
+        told.advance(len(scope.inside(spec, block)))
 
     arrays: dict[str, Any] = {
         "layer": np.array(covered, dtype=np.int64),
         "image_id": np.array([spec.images.image_id[image] for image in chosen], dtype=object),
         "content_sha256": np.array([spec.images.sha256[image] for image in chosen], dtype=object),
     }
-    if labels is not None:
+    if class_means and (labels := find_classes(spec, chosen)) is not None:
         arrays |= labels.arrays(spec, chosen)
     for kind in kinds:
         arrays |= kind.arrays(spec)

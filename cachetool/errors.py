@@ -75,5 +75,9 @@ class OutOfMemoryError(CachetoolError, MemoryError):
     """Not even one image at a time fits into memory."""
 
 
+class ClusterError(CachetoolError, ConnectionError):
+    """A cluster cannot be reached, or its workers cannot do the work; the text names all that cannot."""
+
+
 class CertificateError(CachetoolError, ArithmeticError):
     """The unedited replay does not reproduce the stored last state within the stated bound."""

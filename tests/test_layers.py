@@ -17,6 +17,7 @@ LAYERS = (
     {"accessor", "annotations", "backbones", "calibrating", "interchange", "samples", "streaming", "tree"},
     {"extraction"},
     {"replaying"},
+    {"distributing"},
     {"api", "attending", "classifying", "differing", "plan", "verifying"},
     {"cli"},
 )

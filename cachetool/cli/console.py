@@ -41,6 +41,10 @@ WeightsOption = Annotated[
 BatchSizeOption = Annotated[
     int | None, typer.Option(min=1, help="Images per forward pass [32, fewer on the CPU where they are faster].")
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Dask cluster that computes: tcp://HOST:PORT, a scheduler file, or local:N."),
+]
 
 
 class ProgressEvents:

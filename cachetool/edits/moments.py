@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Moments of some rows, about their own mean."""
+
+    count: int
+    """Number of rows."""
+    mean: NDArray[np.float64]
+    """Mean, (channel,)."""
+    scatter: NDArray[np.float64]
+    """Sum of squared deviations from it, (channel,); sums of products, (channel, channel), for covariances."""
+
+    @classmethod
+    def of(cls, rows: NDArray[np.floating], *, covariance: bool = False) -> Chunk:
+        """Moments of rows (row, channel), at least one."""
+        mean = rows.mean(axis=0, dtype=np.float64)
+        centred = rows - mean
+        return cls(len(rows), mean, centred.T @ centred if covariance else np.einsum("rc,rc->c", centred, centred))
 
 
 class Moments:
@@ -24,18 +45,16 @@ class Moments:
 
     def add(self, rows: NDArray[np.floating]) -> None:
         """Take in rows (row, channel)."""
-        if len(rows) == 0:
-            return
-        mean = rows.mean(axis=0, dtype=np.float64)
-        centred = rows - mean
-        total = self.count + len(rows)
-        step = mean - self.mean
-        weight = self.count * len(rows) / total
-        if self._scatter.ndim == 1:
-            self._scatter += np.einsum("rc,rc->c", centred, centred) + weight * step**2
-        else:
-            self._scatter += centred.T @ centred + weight * np.outer(step, step)
-        self.mean = self.mean + step * (len(rows) / total)
+        if len(rows):
+            self.merge(Chunk.of(rows, covariance=self._scatter.ndim == 2))
+
+    def merge(self, chunk: Chunk) -> None:
+        """Take in rows by their moments, which give what `add` gives of the rows, to the bit."""
+        total = self.count + chunk.count
+        step = chunk.mean - self.mean
+        weight = self.count * chunk.count / total
+        self._scatter += chunk.scatter + weight * (step**2 if self._scatter.ndim == 1 else np.outer(step, step))
+        self.mean = self.mean + step * (chunk.count / total)
         self.count = total
 
     @property

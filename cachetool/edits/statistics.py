@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cachetool.edits.moments import Moments
+from cachetool.edits.moments import Chunk, Moments
 from cachetool.randomness import random_order, uniforms
 from cachetool.store import StoreSpec
 
@@ -45,6 +45,22 @@ class ReferenceRows:
     """Whether the row is in the half for fitting; no image is in both halves."""
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What statistics take in of the tokens of some images at one state."""
+
+    chunks: tuple[Chunk, ...]
+    """Moments of each slot."""
+    classes: NDArray[np.int64]
+    """Positions, among the known classes, of those of the images, (class,)."""
+    class_sums: NDArray[np.float64]
+    """Sums over the images of each, (class, slot, channel)."""
+    rows: NDArray[np.int64]
+    """Which reference tokens are of these images, (row,)."""
+    reference: NDArray[np.float32]
+    """These tokens, (slot, row, channel)."""
+
+
 class TokenStatistics:
     """Running sums of one token type over all its states."""
 
@@ -71,32 +87,38 @@ class TokenStatistics:
         if rows is not None:
             self._reference = np.empty((layers, self._slots, len(rows.image), spec.channels), dtype=np.float32)
 
-    def add(self, layer: int, tokens: NDArray[np.float32], images: NDArray[np.int64]) -> None:
-        """Take in the tokens (image, token, channel) of some images at one state."""
+    def summarize(self, tokens: NDArray[np.float32], images: NDArray[np.int64]) -> Summary:
+        """What `add` needs of the tokens (image, token, channel) of some images at one state; nothing is taken in."""
         channels = tokens.shape[2]
-        for slot, moments in enumerate(self._moments[layer]):
-            moments.add(tokens.reshape(-1, channels) if self._pooled else tokens[:, slot])
+        slots = [tokens.reshape(-1, channels)] if self._pooled else [tokens[:, slot] for slot in range(self._slots)]
+        chunks = tuple(Chunk.of(rows, covariance=self._covariance) for rows in slots)
+        classes = np.empty(0, dtype=np.int64)
+        class_sums = np.empty((0, self._slots, channels))
         if self._labels is not None:
             per_image = tokens.mean(axis=1, keepdims=True, dtype=np.float64) if self._pooled else tokens
-            self._add_to_classes(layer, per_image, self._labels.by_image[images], self._labels.classes)
+            own = self._labels.by_image[images]
+            order = np.argsort(own, kind="stable")
+            order = order[own[order] >= 0]
+            present, starts = np.unique(own[order], return_index=True)
+            if len(present):
+                classes = np.searchsorted(self._labels.classes, present)
+                class_sums = np.add.reduceat(per_image[order], starts, axis=0, dtype=np.float64)
+        wanted = np.empty(0, dtype=np.int64)
+        reference = np.empty((self._slots, 0, channels), dtype=np.float32)
         if self._rows is not None:
             wanted = np.flatnonzero(np.isin(self._rows.image, images))
             row = np.searchsorted(images, self._rows.image[wanted])
-            if self._pooled:
-                self._reference[layer, 0, wanted] = tokens[row, self._rows.token[wanted]]
-            else:
-                self._reference[layer][:, wanted] = tokens[row].swapaxes(0, 1)
+            reference = tokens[row, self._rows.token[wanted]][None] if self._pooled else tokens[row].swapaxes(0, 1)
+        return Summary(chunks, classes, class_sums, wanted, reference)
 
-    def _add_to_classes(
-        self, layer: int, tokens: NDArray[np.floating], own: NDArray[np.int64], classes: NDArray[np.int64]
-    ) -> None:
-        """Add tokens (image, slot, channel) of images with the labels `own` (image,) to the sums of their classes."""
-        order = np.argsort(own, kind="stable")
-        order = order[own[order] >= 0]
-        present, starts = np.unique(own[order], return_index=True)
-        if len(present):
-            sums = np.add.reduceat(tokens[order], starts, axis=0, dtype=np.float64)
-            self._class_sums[layer, np.searchsorted(classes, present)] += sums
+    def add(self, layer: int, summary: Summary) -> None:
+        """Take in some images at one state, given by its position."""
+        for moments, chunk in zip(self._moments[layer], summary.chunks, strict=True):
+            moments.merge(chunk)
+        if self._labels is not None and len(summary.classes):
+            self._class_sums[layer, summary.classes] += summary.class_sums
+        if self._rows is not None:
+            self._reference[layer][:, summary.rows] = summary.reference
 
     def arrays(self, spec: StoreSpec) -> dict[str, Any]:
         """The statistics, named and shaped as in the artefact."""

@@ -4,7 +4,7 @@ from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.certificate import certify
 from cachetool.replaying.checks import require_cache
 from cachetool.replaying.model import open_backbone
-from cachetool.replaying.replay import repeated, replay_edits
+from cachetool.replaying.replay import repeated, replay_edits, replay_here
 from cachetool.replaying.replay_again import RecordedRun
 from cachetool.replaying.runs import Run
 
@@ -16,5 +16,6 @@ __all__ = [
     "open_backbone",
     "repeated",
     "replay_edits",
+    "replay_here",
     "require_cache",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cachetool import places
-from cachetool.calibrating import calibrate
+from cachetool.calibrating import Summarize, calibrate, summarize_here
 from cachetool.edits import Calibration, Edit
 from cachetool.edits.meter import Meter
 from cachetool.errors import InvalidEditError, StoreError
@@ -22,8 +22,18 @@ OWN = "(the cache itself)"
 class Calibrations:
     """The calibrations of one replay: edits of the same tokens and states share one."""
 
-    def __init__(self, reader: StoreReader, given: str | Path | None, events: Events) -> None:
-        """Open the given calibration. Raises `KeyMismatchError` where it is of another model or transform."""
+    def __init__(
+        self,
+        reader: StoreReader,
+        given: str | Path | None,
+        events: Events,
+        summarize: Summarize = summarize_here,
+    ) -> None:
+        """Open the given calibration; `summarize` is what reads the cache for its own.
+
+        Raises `KeyMismatchError` where the given one is of another model or transform.
+        """
+        self._summarize = summarize
         self._reader = reader
         self._events = events
         self._own: dict[tuple[str, tuple[int, ...]], Calibration] = {}
@@ -92,7 +102,13 @@ class Calibrations:
         digest = key_digest({"cache": spec.key, "images": image_digest(spec.images), "values": values})
         path = places.calibrations_directory(self._reader.path) / f"own-{token_type}-{digest[:12]}.zarr"
         if not (path / "zarr.json").is_file():
-            made = calibrate(self._reader, layers=layers, token_types=(token_type,), events=self._events)
+            made = calibrate(
+                self._reader,
+                layers=layers,
+                token_types=(token_type,),
+                events=self._events,
+                summarize=self._summarize,
+            )
             try:
                 made.write(path)
             except StoreError:

@@ -114,7 +114,7 @@ def replay_edits(
     )
     if weights is None and spec.facts.get("weights_file") is not None:
         listener.message(f"weights: {spec.facts['weights_file']}, which {cache} names")
-    calibrations = Calibrations(reader, calibration, listener)
+    calibrations = Calibrations(reader, calibration, listener, replaying.summarize)
     described = {}
     for edit in dict.fromkeys(edits):
         edit.check(CacheSources(reader, calibrations.maker(edit)))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from cachetool.arithmetic import Arithmetic
 from cachetool.backbones import Backbone, default_batch_size
+from cachetool.calibrating import Summarize, summarize_here
 from cachetool.environment import describe_environment, resolve_device
 from cachetool.events import Events
 from cachetool.extraction.halving import Halving
@@ -54,6 +55,10 @@ class Replaying(Protocol):
     def shared(self) -> bool:
         """Whether other processes write runs, so that their locks are shared with them."""
 
+    @property
+    def summarize(self) -> Summarize:
+        """What reads the cache for a calibration of its own."""
+
     def certify(self, from_layer: int) -> dict[str, Any]:
         """The certificate of a state; see `cachetool.replaying.certificate`."""
 
@@ -68,6 +73,7 @@ class Replayer:
     """Certifies and replays in this process."""
 
     shared = False
+    summarize = staticmethod(summarize_here)
 
     def __init__(self, settings: Settings, reader: StoreReader, backbone: Backbone, events: Events) -> None:
         """Choose the device. Raises `UnknownNameError` for one that is not here, or lacks the precision asked for."""
@@ -94,16 +100,18 @@ class Replayer:
         """Replay all blocks, one after another."""
         images, blocks = len(self._reader.spec.images), range(self._reader.spec.geometry.blocks)
         self._events.start(f"replay from state {arms[0].edit.from_layer}", images * len(arms))
-        return self.replay_blocks(arms, keep, blocks)
+        return self.replay_blocks(arms, keep, blocks, self._events)
 
-    def replay_blocks(self, arms: Sequence[Arm], keep: Sequence[int], blocks: Sequence[int]) -> dict[str, Any]:
+    def replay_blocks(
+        self, arms: Sequence[Arm], keep: Sequence[int], blocks: Sequence[int], events: Events
+    ) -> dict[str, Any]:
         """Replay some blocks; returns facts, see `Halving.facts`."""
         self._place(arms[0].edit.from_layer)
-        halving = Halving(self.batch_size, self._events)
+        halving = Halving(self.batch_size, events)
         replay_arms(
             self._backbone, self._reader, arms, keep, self._settings.token_types,
             blocks=blocks, device=self._device, arithmetic=self._arithmetic, batch_size=self.batch_size,
-            halving=halving, events=self._events,
+            halving=halving, events=events,
         )  # fmt: skip
         return halving.facts
 

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from cachetool.cli.console import JsonOption, RootOption, errors, integers, output, print_json, progress, words
+from cachetool.cli.console import (
+    ClusterOption,
+    JsonOption,
+    RootOption,
+    errors,
+    integers,
+    output,
+    print_json,
+    progress,
+    words,
+)
 from cachetool.errors import MissingDataError
 
 
@@ -19,6 +29,7 @@ def command(
     images: Annotated[Path | None, typer.Option(help="Text file with one image id a line [all].")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     covariance: Annotated[bool, typer.Option("--covariance", help="Store covariances too (large).")] = False,
+    cluster: ClusterOption = None,
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,6 +49,7 @@ def command(
             images=None if images is None else _lines(images),
             limit=limit,
             covariance=covariance,
+            cluster=cluster,
             events=events,
         )
     path = opened.attrs["cachetool_path"]

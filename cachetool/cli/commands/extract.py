@@ -9,6 +9,7 @@ import typer
 
 from cachetool.cli.console import (
     BatchSizeOption,
+    ClusterOption,
     DeviceOption,
     JsonOption,
     RootOption,
@@ -42,6 +43,7 @@ def command(
         int | None, typer.Option(min=0, help="Processes that decode images [on the CPU 0: this one decodes].")
     ] = None,
     part: Annotated[str, typer.Option(help="i/n: fill the i-th of n shares of the cache, for job arrays.")] = "1/1",
+    cluster: ClusterOption = None,
     on_error: Annotated[str, typer.Option(help="An unreadable image: `stop`, or `continue` with NaN.")] = "stop",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print bytes, memory and time; write nothing.")] = False,
     images: Annotated[int | None, typer.Option(min=1, help="With --dry-run: plan for N images like these.")] = None,
@@ -57,15 +59,18 @@ def command(
 
     - `cachetool extract dinov2-reg-b imagenet-val --layers 6,12 --dtype bfloat16`
 
+    - `cachetool extract dinov2-b imagenet-train --cluster tcp://HOST:8786`
+
     - `cachetool extract timm:vit_tiny_patch16_224 imagefolder:photos --weights vit_tiny.safetensors`
     """
-    from cachetool.extraction import extract, prepare
+    from cachetool.distributing import compute_on, connect
+    from cachetool.extraction import compute_here, extract, prepare
     from cachetool.plan import plan_extraction
 
     share = _part(part)
     if images is not None and not dry_run:
         raise UnknownNameError(f"--images {images} only plans: add --dry-run, or take the first N images with --limit")
-    with progress() as events:
+    with progress() as events, connect(None if dry_run else cluster) as connected:
         request = prepare(
             model,
             dataset,
@@ -77,12 +82,18 @@ def command(
             image_size=image_size,
             limit=limit,
             weights=weights,
-            device=device,
+            device=device if connected is None else "cpu",
             events=events,
         )
         if not dry_run:
             done = extract(
-                request, batch_size=batch_size, workers=workers, part=share, on_error=on_error, events=events
+                request,
+                batch_size=batch_size,
+                workers=workers,
+                part=share,
+                on_error=on_error,
+                events=events,
+                compute=compute_here if connected is None else compute_on(connected, device),
             )
     if dry_run:
         plan = plan_extraction(request, batch_size=batch_size, images=images)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cachetool.cli.console import (
     BatchSizeOption,
+    ClusterOption,
     DeviceOption,
     JsonOption,
     RootOption,
@@ -57,6 +58,7 @@ def command(
         bool, typer.Option("--compile", help="Compile the blocks first: seconds, worth it in long replays.")
     ] = False,
     batch_size: BatchSizeOption = None,
+    cluster: ClusterOption = None,
     root: RootOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print bytes, memory, time and break-even; run nothing.")
@@ -78,11 +80,12 @@ def command(
 
     - `cachetool replay --ablation zero --tokens patches:outliers --from-layer 9 --once`
     """
+    from cachetool.distributing import connect, replay_on
     from cachetool.edits import Edit
     from cachetool.errors import InvalidEditError
     from cachetool.places import find_cache
     from cachetool.plan import plan_replay
-    from cachetool.replaying import repeated, replay_edits
+    from cachetool.replaying import repeated, replay_edits, replay_here
 
     if not ablation:
         raise InvalidEditError("no edit was named; name at least one replacement with --ablation, such as zero")
@@ -114,7 +117,7 @@ def command(
         )
         print_json(plan.to_json()) if as_json else output.print(plan.table())
         return
-    with progress() as events:
+    with progress() as events, connect(cluster) as connected:
         runs = replay_edits(
             path,
             edits,
@@ -128,6 +131,7 @@ def command(
             compiled=compiled,
             batch_size=batch_size,
             events=events,
+            compute=replay_here if connected is None else replay_on(connected),
         )
     if as_json:
         print_json({"runs": [run.to_json() for run in runs]})

@@ -1,0 +1,43 @@
+"""What travels to workers: a job, which each opens once, and the items of which every task is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+from cachetool.events import Events
+from cachetool.store import Owner
+
+
+class Opened(Protocol):
+    """A job as one worker has opened it: model, data set and stores are at hand."""
+
+    @property
+    def environment(self) -> Mapping[str, Any] | None:
+        """Versions, device and kernels that it computes with; None where nothing depends on them."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass."""
+
+    def run(self, item: Any, events: Events) -> Any:
+        """Do one item; the events may end the work by raising."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Work on one cache that pickles to little; subclasses open it."""
+
+    cache: Path
+    """The cache, as an absolute path."""
+    locks: tuple[tuple[Path, Owner], ...] = ()
+    """Stores that are written, and who must hold their locks meanwhile."""
+    token: str = field(default_factory=lambda: uuid4().hex)
+    """Tells jobs apart in the memory of a worker."""
+
+    def open(self) -> Opened:
+        """Open what the job needs, on a worker. Raises what is then told of that worker."""
+        raise NotImplementedError

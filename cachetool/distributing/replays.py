@@ -1,0 +1,159 @@
+"""Replays on a cluster: the driver makes run stores and holds their locks; workers certify states and write blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cachetool.distributing.calibration import summarize_on
+from cachetool.distributing.cluster import Cluster
+from cachetool.distributing.jobs import Job
+from cachetool.distributing.workers import kept, kept_backbone
+from cachetool.edits import Edit
+from cachetool.events import Events, Silent
+from cachetool.replaying.arm import Arm, Notes
+from cachetool.replaying.calibrations import Calibrations
+from cachetool.replaying.replay import Open
+from cachetool.replaying.replayer import Replayer, Settings
+from cachetool.replaying.sources import CacheSources
+from cachetool.store import StoreReader, StoreWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateJob(Job):
+    """Certificates of one cache, an item being a state."""
+
+    settings: Settings
+
+    def open(self) -> OpenedCache:
+        """The model on its device, kept for the replays that follow. Raises what keeps this worker from it."""
+        cache: OpenedCache = kept("cache", self.token, lambda: OpenedCache(self.settings))
+        return cache
+
+
+class OpenedCache:
+    """A cache and its model on one worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.reader = StoreReader(settings.cache)
+        use = "compiled" if settings.arithmetic.compiled else "replay"
+        backbone = kept_backbone(settings.cache, self.reader.spec, settings.weights, settings.device, use)
+        self.replayer = Replayer(settings, self.reader, backbone, Silent())
+        self.calibrations = Calibrations(self.reader, settings.calibration, Silent())
+        self.environment: Mapping[str, Any] = self.replayer.environment
+        self.batch_size = self.replayer.batch_size
+
+    def run(self, from_layer: int, events: Events) -> dict[str, Any]:
+        """The certificate of a state."""
+        return self.replayer.certify(from_layer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayJob(Job):
+    """Edits from one state, an item being a block."""
+
+    opening: CertificateJob
+    """What the replay shares with those from other states."""
+    runs: tuple[tuple[Edit, Path], ...]
+    """The edits and their run stores."""
+    keep: tuple[int, ...]
+
+    def open(self) -> OpenedReplay:
+        """Open the run stores. Raises what keeps this worker from it."""
+        return OpenedReplay(self)
+
+
+@dataclass(frozen=True)
+class ReplayedBlock:
+    """What the driver learns of a block."""
+
+    notes: tuple[Notes, ...]
+    """What is recorded of its images, by edit."""
+    batch_sizes: tuple[int, ...]
+    """Sizes of batches that were tried, where memory ran out."""
+
+
+class OpenedReplay:
+    """Edits from one state on one worker."""
+
+    def __init__(self, job: ReplayJob) -> None:
+        self._cache = job.opening.open()
+        self._keep = job.keep
+        self._arms = [self._arm(edit, path) for edit, path in job.runs]
+        self.environment, self.batch_size = self._cache.environment, self._cache.batch_size
+
+    def run(self, block: int, events: Events) -> ReplayedBlock:
+        """Write a block of each run; one that is finished is only prepared, for what is recorded of its images."""
+        facts = self._cache.replayer.replay_blocks(self._arms, self._keep, [block], events)
+        images = self._cache.reader.spec.geometry.block_range(block)
+        rows = slice(images.start, images.stop)
+        return ReplayedBlock(tuple(arm.notes(rows) for arm in self._arms), tuple(facts.get("batch_sizes", ())))
+
+    def _arm(self, edit: Edit, path: Path) -> Arm:
+        calibrations = self._cache.calibrations
+        sources = CacheSources(self._cache.reader, calibrations.maker(edit))
+        return Arm(edit, sources, StoreWriter(path), lambda: calibrations.meter(edit))
+
+
+class ClusterReplayer:
+    """Certifies and replays on a cluster; see `cachetool.replaying.replayer.Replaying`."""
+
+    shared = True
+
+    def __init__(self, cluster: Cluster, settings: Settings, reader: StoreReader, events: Events) -> None:
+        """Have all workers open cache and model. Raises `ClusterError` naming those that cannot."""
+        self._cluster = cluster
+        self._reader = reader
+        self._events = events
+        self._job = CertificateJob(
+            cache=reader.path.absolute(),
+            settings=replace(
+                settings,
+                cache=settings.cache.absolute(),
+                calibration=_absolute(settings.calibration),
+                weights=_absolute(settings.weights),
+            ),
+        )
+        described = cluster.open(self._job)
+        assert described.environment is not None
+        self.environment: Mapping[str, Any] = described.environment
+        self.batch_size = described.batch_size
+        self.summarize = summarize_on(cluster, reader.path, events)
+
+    def certify(self, from_layer: int) -> dict[str, Any]:
+        """The certificate of a state from one of the workers, which all compute alike."""
+        ((_layer, certificate),) = self._cluster.each(self._job, [from_layer], self._events)
+        found: dict[str, Any] = certificate
+        return found
+
+    def replay(self, arms: Sequence[Arm], keep: Sequence[int]) -> dict[str, Any]:
+        """Have all blocks replayed, and note what is recorded of their images."""
+        job = ReplayJob(
+            cache=self._job.cache,
+            locks=tuple((arm.path.absolute(), arm.owner) for arm in arms if arm.owner is not None),
+            opening=self._job,
+            runs=tuple((arm.edit, arm.path.absolute()) for arm in arms),
+            keep=tuple(keep),
+        )
+        spec = self._reader.spec
+        geometry, state_bytes = spec.geometry, spec.layout.tokens * spec.channels * 4
+        self._events.start(f"replay from state {arms[0].edit.from_layer}", len(spec.images) * len(arms))
+        sizes = {self.batch_size}
+        for block, found in self._cluster.each(job, range(geometry.blocks), self._events):
+            images = geometry.block_range(block)
+            for arm, notes in zip(arms, found.notes, strict=True):
+                arm.note(slice(images.start, images.stop), notes)
+            sizes |= set(found.batch_sizes)
+            self._events.advance(len(images) * len(arms), len(images) * state_bytes)
+        return {"batch_sizes": sorted(sizes, reverse=True)} if len(sizes) > 1 else {}
+
+
+def replay_on(cluster: Cluster) -> Open:
+    """What has `cachetool.replaying.replay_edits` compute on a cluster."""
+    return lambda settings, reader, events: ClusterReplayer(cluster, settings, reader, events)
+
+
+def _absolute(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).absolute()

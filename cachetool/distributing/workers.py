@@ -1,0 +1,130 @@
+"""What runs on workers: jobs are opened once and kept; one item is done at a time, while the driver wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cachetool.backbones import Backbone
+from cachetool.distributing.jobs import Job, Opened
+from cachetool.environment import resolve_device
+from cachetool.errors import ClusterError
+from cachetool.replaying import open_backbone
+from cachetool.store import StoreSpec, holds
+
+_working = threading.Lock()
+"""Held while an item is done: a worker process has one model, on one device, whatever its number of threads."""
+
+_kept: dict[str, tuple[Any, Any]] = {}
+"""What is kept between tasks: the last of each kind, with what it was made from."""
+
+_stopped: set[str] = set()
+"""Tokens of jobs that their driver has given up."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a worker says of a job that it has opened."""
+
+    environment: Mapping[str, Any] | None
+    """See `Opened.environment`."""
+    batch_size: int
+    """Images per forward pass."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an item."""
+
+    value: Any
+    """What `Opened.run` returned."""
+    messages: tuple[str, ...]
+    """What the driver's user should see."""
+
+
+class Wanted:
+    """Events of an item: messages are collected, and progress is where work ends that is wanted no more.
+
+    A driver that was interrupted says so; one that was killed does not hold its locks any more, or another has them.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.messages: list[str] = []
+        self._job = job
+
+    def start(self, phase: str, total: int) -> None:
+        """Ignore the start of a phase: the driver has its own."""
+
+    def advance(self, images: int, nbytes: int = 0) -> None:
+        """Raise `ClusterError` if the job is wanted no more."""
+        if self._job.token in _stopped:
+            raise ClusterError("the driver has given this job up")
+        for path, owner in self._job.locks:
+            if not holds(path, owner):
+                raise ClusterError(f"process {owner.process} on {owner.host} does not hold the lock of {path} any more")
+
+    def message(self, text: str) -> None:
+        """Keep a message for the driver."""
+        self.messages.append(text)
+
+
+def run_item(job: Job, item: Any) -> Outcome:
+    """Do one item of a job: the task."""
+    with _working:
+        events = Wanted(job)
+        events.advance(0)
+        value = _open(job).run(item, events)
+        return Outcome(value, tuple(events.messages))
+
+
+async def describe(job: Job) -> Description:
+    """Open a job beside the event loop of the worker, and describe it."""
+    return await asyncio.to_thread(_describe, job)
+
+
+async def stop(token: str, seconds: float) -> None:
+    """Give a job up, and wait until no item is in hand any more, but not for longer than some seconds."""
+    _stopped.add(token)
+    await asyncio.to_thread(_wait, seconds)
+
+
+def kept(kind: str, key: Any, make: Callable[[], Any]) -> Any:
+    """The last thing of a kind, made anew where it is of another key."""
+    if kind not in _kept or _kept[kind][0] != key:
+        _kept.pop(kind, None)  # before another is made: two may not fit into memory
+        _kept[kind] = (key, make())
+    return _kept[kind][1]
+
+
+def kept_backbone(path: Path, spec: StoreSpec, weights: str | Path | None, device: str | None, use: str) -> Backbone:
+    """The model of a cache, kept while tasks need the same on the same device; `use` tells apart what alters it.
+
+    Raises as `open_backbone` does.
+    """
+    identity = {name: spec.key[name] for name in ("architecture", "weights_sha256", "position_embedding", "transform")}
+    file = weights if weights is not None else spec.facts.get("weights_file")
+    key = (spec.facts["model"], str(file), identity, str(resolve_device(device)), use)
+    if "model" in _kept and _kept["model"][0] != key:
+        _kept.clear()  # opened jobs hold the model too
+    backbone: Backbone = kept("model", key, lambda: open_backbone(path, spec, weights))
+    return backbone
+
+
+def _open(job: Job) -> Opened:
+    opened: Opened = kept("job", job.token, job.open)
+    return opened
+
+
+def _describe(job: Job) -> Description:
+    with _working:
+        opened = _open(job)
+        return Description(opened.environment, opened.batch_size)
+
+
+def _wait(seconds: float) -> None:
+    if _working.acquire(timeout=seconds):
+        _working.release()
