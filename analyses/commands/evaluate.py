@@ -9,6 +9,7 @@ import typer
 
 from cachetool.cli.console import (
     BatchSizeOption,
+    ClusterOption,
     DeviceOption,
     JsonOption,
     RootOption,
@@ -50,6 +51,7 @@ def command(
     ] = None,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    cluster: ClusterOption = None,
     batch_size: BatchSizeOption = None,
     root: RootOption = None,
     as_json: JsonOption = False,
@@ -87,6 +89,7 @@ def command(
             weights=weights,
             device=device,
             batch_size=batch_size,
+            cluster=cluster,
             events=events,
         )
     files = [] if output_directory is None else list(write_table(rows, output_directory / "table"))

@@ -9,6 +9,7 @@ import typer
 
 from cachetool.cli.console import (
     BatchSizeOption,
+    ClusterOption,
     DeviceOption,
     JsonOption,
     RootOption,
@@ -59,6 +60,7 @@ def command(
     ] = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = None,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study: extract, calibrate, replay, evaluate, and write one tidy table as CSV and netCDF.
@@ -115,7 +117,9 @@ def command(
     directory = output_directory or Path("studies") / chosen.name
     check_directory(directory)
     with progress() as events:
-        result = run_study(chosen, parts=parts, root=root, device=device, workers=workers, events=events)
+        result = run_study(
+            chosen, parts=parts, root=root, device=device, workers=workers, cluster=cluster, events=events
+        )
     _report(result, directory, figures=figures, as_json=as_json)
 
 

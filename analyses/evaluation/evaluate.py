@@ -25,6 +25,7 @@ from analyses.tasks.base import Task
 from analyses.tasks.head import OwnHead
 from cachetool import Edit
 from cachetool.annotations import Annotations
+from cachetool.distributing import ClusterLike, connect
 from cachetool.errors import DatasetError, MissingDataError, UnknownNameError
 from cachetool.events import Events, Silent
 from cachetool.tokens import TOKEN_TYPES
@@ -45,6 +46,7 @@ def evaluate(
     weights: str | Path | None = None,
     device: str | None = None,
     batch_size: int | None = None,
+    cluster: ClusterLike | None = None,
     events: Events | None = None,
 ) -> list[Row]:
     """Measure tasks on the runs of a cache and compare each with the unedited replay from the same state.
@@ -74,6 +76,8 @@ def evaluate(
         Number of bootstrap resamples, coverage of intervals, and seed of the resamples.
     weights, device, batch_size
         As for `cachetool.replay`, where something has to be replayed; weights also for their own head.
+    cluster
+        As for `cachetool.replay`; what is measured is measured in this process.
     events
         Told of progress, and of everything that is left out.
 
@@ -95,28 +99,35 @@ def evaluate(
     chosen = _tasks(tasks, weights)
     annotations = cachetool.open_annotations(opened)
     statistics = Statistics(sequences(annotations.image_ids, group_by), resamples, confidence, seed)
-    replaying = {"weights": weights, "device": device, "batch_size": batch_size, "events": listener}
-    found = _of_all_images(opened, cachetool.runs(opened, events=listener) if runs is None else runs, listener)
-    stores = [*_missing_unedited(opened, found, replaying), *found] or [opened]
-    training = None
-    if train is not None:
-        store = train if isinstance(train, xr.Dataset) else cachetool.open(train)
-        training = Training(store, cachetool.open_annotations(store), calibration=calibration, replaying=replaying)
-        if shared := _shared_images(opened, store):
-            listener.message(
-                f"{shared} of {opened.sizes['image']} evaluated images are training images too, by content: tasks with "
-                "heads overstate what the features allow; name a cache of other images with --train"
-            )
-    measuring = _Measuring(opened, annotations, stores, training, refit, statistics, listener)
-    found_obstacles = {task.name: measuring.obstacle(task) for task in chosen}
-    able = [task for task in chosen if found_obstacles[task.name] is None]
-    left_out = [f"{name} is left out: {reason}" for name, reason in found_obstacles.items() if reason is not None]
-    for text in left_out:
-        listener.message(text)
-    if not able:
-        listing = "\n".join(f"  {text}" for text in left_out)
-        raise MissingDataError(f"no task can be measured on {opened.attrs['cachetool_path']}:\n{listing}")
-    return [row for task in able for row in measuring.rows(task, [other for other in able if other.fitted])]
+    with connect(cluster) as connected:
+        replaying = {
+            "weights": weights,
+            "device": device,
+            "batch_size": batch_size,
+            "cluster": connected,
+            "events": listener,
+        }
+        found = _of_all_images(opened, cachetool.runs(opened, events=listener) if runs is None else runs, listener)
+        stores = [*_missing_unedited(opened, found, replaying), *found] or [opened]
+        training = None
+        if train is not None:
+            store = train if isinstance(train, xr.Dataset) else cachetool.open(train)
+            training = Training(store, cachetool.open_annotations(store), calibration=calibration, replaying=replaying)
+            if shared := _shared_images(opened, store):
+                listener.message(
+                    f"{shared} of {opened.sizes['image']} evaluated images are training images too, by content: tasks "
+                    "with heads overstate what the features allow; name a cache of other images with --train"
+                )
+        measuring = _Measuring(opened, annotations, stores, training, refit, statistics, listener)
+        found_obstacles = {task.name: measuring.obstacle(task) for task in chosen}
+        able = [task for task in chosen if found_obstacles[task.name] is None]
+        left_out = [f"{name} is left out: {reason}" for name, reason in found_obstacles.items() if reason is not None]
+        for text in left_out:
+            listener.message(text)
+        if not able:
+            listing = "\n".join(f"  {text}" for text in left_out)
+            raise MissingDataError(f"no task can be measured on {opened.attrs['cachetool_path']}:\n{listing}")
+        return [row for task in able for row in measuring.rows(task, [other for other in able if other.fitted])]
 
 
 def sequences(image_ids: Sequence[str], pattern: str | None) -> npt.NDArray[np.object_] | None:

@@ -17,6 +17,7 @@ from analyses.evaluation.rows import Row
 from analyses.study.definition import Study
 from analyses.study.needs import passes
 from analyses.study.parts import CacheUse, Part, take_apart
+from cachetool.distributing import Cluster, ClusterLike, connect
 from cachetool.events import Events, Silent
 from cachetool.places import calibrations_directory
 
@@ -55,6 +56,7 @@ def run_study(
     root: str | Path | None = None,
     device: str | None = None,
     workers: int | None = None,
+    cluster: ClusterLike | None = None,
     events: Events | None = None,
 ) -> StudyResult:
     """Extract, calibrate, replay and evaluate all that a study asks for, as far as it is not there yet.
@@ -69,6 +71,8 @@ def run_study(
         Where the models run.
     workers
         Processes that decode images.
+    cluster
+        As for `cachetool.extract`; what is measured is measured in this process.
     events
         Told of every stage of every part, and of the progress within.
 
@@ -83,8 +87,9 @@ def run_study(
     if parts is None:
         parts = take_apart(study, root=root, device=device)
     stages = _Stages(4 * len(parts), listener)
-    runner = _Runner(study, root, device, workers, listener)
-    return StudyResult(study, tuple(runner.measure(part, stages) for part in parts))
+    with connect(cluster) as connected:
+        runner = _Runner(study, root, device, workers, connected, listener)
+        return StudyResult(study, tuple(runner.measure(part, stages) for part in parts))
 
 
 class _Stages:
@@ -117,6 +122,7 @@ class _Runner:
     root: str | Path | None
     device: str | None
     workers: int | None
+    cluster: Cluster | None
     events: Events
 
     def measure(self, part: Part, stages: _Stages) -> MeasuredPart:
@@ -136,6 +142,7 @@ class _Runner:
             weights=part.model.weights,
             device=self.device,
             batch_size=part.model.batch_size,
+            cluster=self.cluster,
             events=self.events,
         )
         stages.begin(part, f"evaluate {', '.join(part.tasks)}")
@@ -154,6 +161,7 @@ class _Runner:
             weights=part.model.weights,
             device=self.device,
             batch_size=part.model.batch_size,
+            cluster=self.cluster,
             events=told,
         )
         # Two weights files of one model are told apart by the names of their caches.
@@ -175,6 +183,7 @@ class _Runner:
                 device=self.device,
                 batch_size=use.model.batch_size,
                 workers=self.workers,
+                cluster=self.cluster,
                 events=self.events,
             )
         return opened
@@ -190,6 +199,7 @@ class _Runner:
                 layers=_layers(use),
                 tokens=list(use.states),
                 limit=use.asked,
+                cluster=self.cluster,
                 events=self.events,
             )
         return path

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cachetool.distributing.cluster import Cluster
 from cachetool.errors import ClusterError, UnknownNameError
@@ -16,9 +16,8 @@ from cachetool.errors import ClusterError, UnknownNameError
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
-    ClusterLike = str | Path | Client | Cluster
-else:
-    ClusterLike = Any
+ClusterLike: TypeAlias = "str | Path | Client | Cluster"
+"""What names a cluster, or is one."""
 
 CONNECT_SECONDS = 5.0
 """How long a scheduler may take to answer: one that is there takes milliseconds."""

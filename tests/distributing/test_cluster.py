@@ -1,0 +1,190 @@
+"""How items are handed out, taken in and given up, with jobs that do little."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachetool.distributing import Cluster, workers
+from cachetool.distributing.jobs import Job
+from cachetool.errors import ClusterError, RangeError
+from cachetool.events import Events, Silent
+from cachetool.store import create, holds, lock
+from tests.store.conftest import make_example
+
+begun: list[int] = []
+opened: list[str] = []
+go_on = threading.Event()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small(Job):
+    """Items are numbers: 13 fails, 99 takes as long as it is wanted."""
+
+    def open(self) -> Small:
+        opened.append(self.token)
+        return self
+
+    @property
+    def environment(self) -> None:
+        return None
+
+    @property
+    def batch_size(self) -> int:
+        return 1
+
+    def run(self, item: int, events: Events) -> int:
+        begun.append(item)
+        if item == 13:
+            raise RangeError("thirteen")
+        while item == 99:
+            go_on.set()
+            time.sleep(0.01)
+            events.advance(1)
+        events.message(f"did {item}")
+        return item * item
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    begun.clear()
+    opened.clear()
+    go_on.clear()
+    yield
+    assert workers._working.acquire(timeout=5), "an item is still in hand"
+    workers._working.release()
+
+
+@pytest.fixture
+def cluster(client: Any) -> Cluster:
+    return Cluster(client)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    create(tmp_path / "a.zarr", make_example().spec)
+    return tmp_path / "a.zarr"
+
+
+class Listening(Silent):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_items_come_back_in_order_and_jobs_are_opened_once(cluster: Cluster, cache: Path) -> None:
+    job, told = Small(cache=cache), Listening()
+    cluster.open(job)
+    assert list(cluster.each(job, range(40), told)) == [(item, item * item) for item in range(40)]
+    assert sorted(begun) == list(range(40))
+    assert opened == [job.token]  # both workers are of this process
+    assert told.messages == [f"did {item}" for item in range(40)]
+
+
+def test_not_everything_is_submitted_at_once(cluster: Cluster, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cachetool.distributing.cluster.AHEAD", 1)
+    found = cluster.each(Small(cache=cache), range(1000), Silent())
+    next(found)
+    time.sleep(0.2)
+    assert len(begun) <= 4
+    found.close()
+    assert len(begun) <= 4
+
+
+def test_an_error_is_the_one_that_was_raised_and_ends_the_job(cluster: Cluster, cache: Path) -> None:
+    job = Small(cache=cache)
+    with pytest.raises(RangeError, match="thirteen"):
+        list(cluster.each(job, [1, 13, 99, *range(100, 200)], Silent()))
+    assert job.token in workers._stopped
+    assert len(begun) < 20
+
+
+def test_an_interrupt_gives_up_what_is_in_hand(cluster: Cluster, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Small(cache=cache)
+
+    def interrupted(*arguments: Any) -> Any:
+        assert go_on.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cachetool.distributing.cluster._done", interrupted)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(cluster.each(job, [99, 1, 2], Silent()))
+    assert time.monotonic() - started < 10
+
+
+def test_work_ends_where_the_driver_holds_the_lock_no_more(cluster: Cluster, cache: Path) -> None:
+    """A driver that was killed gives nothing up; another that takes its lock must find nobody at work."""
+    with lock(cache, "extract", shared=True) as owner:
+        job = Small(cache=cache, locks=((cache, owner),))
+        assert holds(cache, owner)
+        assert list(cluster.each(job, [2], Silent())) == [(2, 4)]
+        found = cluster.each(job, [3, 99], Silent())
+        assert next(found) == (3, 9)
+        assert go_on.wait(10)
+    assert not holds(cache, owner)
+    with pytest.raises(ClusterError, match=f"process {owner.process} on {owner.host} does not hold the lock of"):
+        next(found)
+    with lock(cache, "extract", shared=True), pytest.raises(ClusterError, match="does not hold the lock"):
+        list(cluster.each(job, [4], Silent()))
+    assert 4 not in begun
+
+
+def test_workers_that_are_lost_are_named(cluster: Cluster, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter([{"a": "tcp://a (worker 0)", "b": "tcp://b (worker 1)"}])
+    monkeypatch.setattr(Cluster, "_workers", lambda self: next(seen, {"b": "tcp://b (worker 1)"}))
+    told = Listening()
+    list(cluster.each(Small(cache=cache), [1], told))
+    assert told.messages[0] == "lost worker tcp://a (worker 0); what it had in hand is done by another"
+
+
+def test_no_worker_is_left(cluster: Cluster, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cluster, "_workers", lambda self: {})
+    monkeypatch.setattr("cachetool.distributing.cluster.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("cachetool.distributing.cluster.LOOK_SECONDS", 0.05)
+    with pytest.raises(ClusterError, match="no worker is left"):
+        list(cluster.each(Small(cache=cache), [99], Silent()))
+
+
+def test_an_item_that_ends_workers(cluster: Cluster, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import Future
+    from distributed.scheduler import KilledWorker, WorkerState
+
+    killed = KilledWorker("cachetool-3", WorkerState(
+        address="tcp://a:1", status="running", pid=1, name="one", nthreads=1, memory_limit=0, local_directory="",
+        server_id="x",
+    ), 3)  # fmt: skip
+
+    def fail(self: Any, *arguments: Any) -> Any:
+        raise killed
+
+    monkeypatch.setattr(Future, "result", fail)
+    with pytest.raises(ClusterError, match=r"item 3 ended 4 workers one after another, the last of them tcp://a:1"):
+        list(cluster.each(Small(cache=cache), [3], Silent()))
+
+
+def test_declared_gpus_are_respected(client: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a worker declares a GPU, only such workers take part, with a GPU for each task."""
+    asked: list[Any] = []
+    submit = type(client).submit
+
+    def submitting(self: Any, *arguments: Any, resources: Any, **options: Any) -> Any:
+        asked.append(resources)
+        return submit(self, *arguments, **options)
+
+    monkeypatch.setattr(type(client), "submit", submitting)
+    cluster = Cluster(client)
+    first, second = cluster._workers()
+    list(cluster.each(Small(cache=cache), [1], Silent()))
+    monkeypatch.setattr(Cluster, "_gpus", lambda self: {first: 0, second: 1})
+    assert list(cluster._workers()) == [second]
+    list(cluster.each(Small(cache=cache), [2], Silent()))
+    assert asked == [None, {"GPU": 1}]

@@ -1,0 +1,243 @@
+"""Commands on worker processes that are killed, interrupted or started elsewhere; the files are those of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cachetool.store import StoreReader
+
+Contents = Callable[[Path], dict[str, Any]]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+COMMAND = """
+import cachetool.extraction.request as request
+request.default_block = lambda *arguments: 16
+from cachetool.cli import main
+main()
+"""
+EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "200", "--workers", "1", "--layers", "6-12")
+REPLAY = ("replay", "--ablation", "zero", "--ablation", "shuffle", "--from-layer", "6,9")
+CALIBRATE = ("calibrate", "--layers", "6-8")
+CLUSTER = ("--cluster", "local:2")
+CACHE = Path("activations/shapes/tiny-reg.zarr")
+STUDY = """
+name = "small"
+resamples = 200
+[calibration]
+data = "shapes#calibration"
+limit = 40
+[[models]]
+name = "tiny-reg"
+[[data]]
+evaluate = "shapes#val"
+train = "shapes#train"
+tasks = ["classification", "retrieval"]
+limit = 60
+train_limit = 60
+[[edits]]
+name = "registers replaced"
+targets = ["registers"]
+replacements = ["zero", "shuffle", "mean"]
+from_layers = [6]
+refit = true
+"""
+
+
+def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    """A command in a folder of its own, in a process group of its own."""
+    folder.mkdir(exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("CACHETOOL_ROOT", None)
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def succeed(arguments: Sequence[str], folder: Path) -> str:
+    text, _ = (process := start(arguments, folder)).communicate(timeout=600)
+    assert process.returncode == 0, text
+    return text
+
+
+def worker_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [
+        child for child in psutil.Process(driver.pid).children(recursive=True) if "spawn_main" in str(child.cmdline())
+    ]
+
+
+def records(folder: Path, stores: str) -> int:
+    return len(list(folder.glob(f"activations/{stores}/.cachetool/blocks/*.json")))
+
+
+def wait_for_blocks(process: subprocess.Popen[str], folder: Path, stores: str, count: int) -> None:
+    while records(folder, stores) < count:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+
+
+def kill_one_worker(process: subprocess.Popen[str]) -> None:
+    worker_processes(process)[0].kill()
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All commands by one process each."""
+    folder = tmp_path_factory.mktemp("single") / "one"
+    for command in (EXTRACT, CALIBRATE, REPLAY):
+        succeed(command, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The same on two workers, of which one is killed when some blocks are there; with what each command printed."""
+    folder = tmp_path_factory.mktemp("cluster") / "two"
+    texts = {}
+    for command, stores in ((EXTRACT, "shapes/*.zarr"), (CALIBRATE, ""), (REPLAY, "shapes/*.runs/*.zarr")):
+        process = start((*command, *CLUSTER), folder)
+        if stores:
+            wait_for_blocks(process, folder, stores, 3)
+            kill_one_worker(process)
+        texts[command[0]], _ = process.communicate(timeout=600)
+        assert process.returncode == 0, texts[command[0]]
+    return folder, texts
+
+
+def test_a_worker_is_killed(single: Path, killed: tuple[Path, dict[str, str]], contents: Contents) -> None:
+    folder, texts = killed
+    found, expected = contents(folder / "activations"), contents(single / "activations")
+    assert len(expected) > 150
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    for command in ("extract", "replay"):
+        assert "lost worker tcp://127.0.0.1:" in texts[command]
+        assert "Traceback" not in texts[command]
+
+
+def test_a_study_with_a_killed_worker(tmp_path: Path) -> None:
+    for name, cluster in (("one", ()), ("two", CLUSTER)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "small.toml").write_text(STUDY)
+        process = start(("study", "small.toml", "--no-figures", *cluster), folder)
+        if cluster:
+            wait_for_blocks(process, folder, "shapes-train/*.zarr", 2)
+            kill_one_worker(process)
+        text, _ = process.communicate(timeout=900)
+        assert process.returncode == 0, text
+        if cluster:
+            assert "lost worker" in text
+    one, two = (tmp_path / name / "studies" / "small" / "table.csv" for name in ("one", "two"))
+    assert len(one.read_text().splitlines()) > 10
+    assert two.read_bytes() == one.read_bytes()
+
+
+def test_interrupted(single: Path, tmp_path: Path, contents: Contents) -> None:
+    """Ctrl-C reaches every process of the terminal, workers too."""
+    folder = tmp_path / "two"
+    process = start((*EXTRACT, *CLUSTER), folder)
+    wait_for_blocks(process, folder, "shapes/*.zarr", 3)
+    workers = worker_processes(process)
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, text
+    assert "interrupted: finished blocks are kept" in text
+    assert "Traceback" not in text
+    psutil.wait_procs(workers, timeout=30)
+    assert not any(worker.is_running() for worker in workers)
+    assert 3 <= records(folder, "shapes/*.zarr") < 13
+    assert not list(folder.rglob("*partial*"))
+    assert not list(folder.rglob("*.lock"))
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("blocks/*.json")}
+    succeed(EXTRACT, folder)
+    assert all(file.stat().st_mtime_ns == moment for file, moment in times.items())
+    assert_same_cache(folder, single, contents)
+
+
+def test_the_driver_is_killed(single: Path, tmp_path: Path, contents: Contents) -> None:
+    folder = tmp_path / "two"
+    process = start((*EXTRACT, *CLUSTER), folder)
+    wait_for_blocks(process, folder, "shapes/*.zarr", 3)
+    workers = worker_processes(process)
+    process.kill()
+    process.wait()
+    assert_second = succeed((*EXTRACT, *CLUSTER), folder)
+    assert "blocks written" in assert_second
+    assert_same_cache(folder, single, contents)
+    psutil.wait_procs(workers, timeout=60)
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    process = start((*EXTRACT, *CLUSTER), folder)
+    wait_for_blocks(process, folder, "shapes/*.zarr", 1)
+    second = start(EXTRACT, folder)
+    text, _ = second.communicate(timeout=120)
+    assert second.returncode == 2, text
+    assert f"is being written by another cachetool (extract: process {process.pid} on " in text.replace("\n", " ")
+    text, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, text
+    assert StoreReader(folder / CACHE).complete[:, :, 6:].all()
+
+
+@contextmanager
+def dask(*arguments: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`dask ARGUMENTS` for the time of a block, started in a folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.dask_{arguments[0]}", *arguments[1:]],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_a_scheduler_and_a_worker_that_sees_another_root(tmp_path: Path, single: Path, contents: Contents) -> None:
+    """One path, two folders: in `/proc/self/cwd` every process sees its own."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    file = tmp_path / "scheduler.json"
+    worker = ("worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard")
+    command = (*EXTRACT, "--root", "/proc/self/cwd/activations", "--cluster", str(file))
+    with dask("scheduler", "--scheduler-file", str(file), "--no-dashboard", "--port", "0", folder=tmp_path):
+        while not file.is_file():
+            time.sleep(0.05)
+        with dask(*worker, "--name", "good", folder=here), dask(*worker, "--name", "bad", folder=there):
+            deadline = time.monotonic() + 120
+            while True:  # until both have joined
+                text, _ = (process := start(command, here)).communicate(timeout=300)
+                if process.returncode == 2 or time.monotonic() > deadline:
+                    break
+            assert process.returncode == 2, text
+            assert "of 2 workers cannot take part" in text
+            assert "(worker bad): /proc/self/cwd/activations/" in text
+            assert "worker good" not in text
+            assert not list(there.rglob("*"))
+        with dask(*worker, "--name", "good", folder=here):
+            succeed(command, here)
+    assert_same_cache(here, single, contents)
+
+
+def assert_same_cache(folder: Path, single: Path, contents: Contents) -> None:
+    found, expected = contents(folder / CACHE), contents(single / CACHE)
+    for document in (found["zarr.json"], expected["zarr.json"]):
+        document["attributes"]["cachetool"]["facts"].pop("earlier_environments", None)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
