@@ -65,7 +65,7 @@ class Cluster:
         """
         known = self._workers()
         # Workers that declare GPUs run a task on each; one thread of all others runs one at a time.
-        resources = {"GPU": 1} if any(self._gpus().values()) else None
+        resources = {"GPU": 1} if any(gpus for _name, gpus in self._declared().values()) else None
         todo = deque(items)
         waiting: deque[tuple[Any, Future]] = deque()
         try:
@@ -115,15 +115,14 @@ class Cluster:
 
     def _workers(self) -> dict[str, str]:
         """Names of the workers that take part, by address: those that declare a GPU where any does."""
-        gpus = self._gpus()
-        chosen = [address for address, count in gpus.items() if count] or list(gpus)
-        described = self._client.scheduler_info(n_workers=-1)["workers"]
-        return {address: f"{address} (worker {described[address]['name']})" for address in chosen}
+        declared = self._declared()
+        chosen = [address for address, (_name, gpus) in declared.items() if gpus] or list(declared)
+        return {address: f"{address} (worker {declared[address][0]})" for address in chosen}
 
-    def _gpus(self) -> dict[str, float]:
-        """GPUs that each worker declares, by address."""
+    def _declared(self) -> dict[str, tuple[str, float]]:
+        """Name of each worker and the GPUs that it declares, by address."""
         described = self._client.scheduler_info(n_workers=-1)["workers"]
-        return {address: worker["resources"].get("GPU", 0) for address, worker in described.items()}
+        return {address: (str(one["name"]), one["resources"].get("GPU", 0)) for address, one in described.items()}
 
 
 def _done(future: Future, seconds: float) -> bool:

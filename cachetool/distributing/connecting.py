@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,6 @@ def connect(cluster: ClusterLike | None) -> Iterator[Cluster | None]:
             yield Cluster(client)
         return
     with _local_cluster(count) as started, _client(started.scheduler_address) as client:
-        client.wait_for_workers(count)
         yield Cluster(client)
 
 
@@ -124,7 +124,7 @@ def _local_cluster(count: int) -> Iterator[SpecCluster]:
 
     gpus = _gpus()
     threads = max(_processors() // count, 1)
-    host = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}
+    host = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
     def worker(index: int) -> dict[str, Any]:
         bound = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}
@@ -139,13 +139,37 @@ def _local_cluster(count: int) -> Iterator[SpecCluster]:
         }
         return {"cls": Nanny, "options": options}
 
-    started = SpecCluster(
-        workers={index: worker(index) for index in range(count)},
-        scheduler={"cls": Scheduler, "options": host},
-        silence_logs=logging.CRITICAL,
-    )
-    with started:
+    with (
+        _uninterrupted_loop() as loop,
+        SpecCluster(
+            workers={index: worker(index) for index in range(count)},
+            scheduler={"cls": Scheduler, "options": host},
+            loop=loop,
+            silence_logs=logging.CRITICAL,
+        ) as started,
+    ):
         yield started
+
+
+@contextmanager
+def _uninterrupted_loop() -> Iterator[Any]:
+    """An event loop in a thread that Ctrl-C does not reach, nor the processes that it starts.
+
+    A terminal sends it to all of them, but the driver alone is to end the work: workers would print tracebacks, and be
+    started anew. Threads and processes begin with the signals blocked that were blocked where they were started.
+    """
+    from distributed.utils import LoopRunner
+
+    runner = LoopRunner()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
 
 
 def _processors() -> int:

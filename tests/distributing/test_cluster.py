@@ -178,13 +178,13 @@ def test_declared_gpus_are_respected(client: Any, cache: Path, monkeypatch: pyte
 
     def submitting(self: Any, *arguments: Any, resources: Any, **options: Any) -> Any:
         asked.append(resources)
-        return submit(self, *arguments, **options)
+        return submit(self, *arguments, **options)  # the workers of the test have no such resource
 
     monkeypatch.setattr(type(client), "submit", submitting)
     cluster = Cluster(client)
     first, second = cluster._workers()
     list(cluster.each(Small(cache=cache), [1], Silent()))
-    monkeypatch.setattr(Cluster, "_gpus", lambda self: {first: 0, second: 1})
+    monkeypatch.setattr(Cluster, "_declared", lambda self: {first: ("0", 0), second: ("1", 1)})
     assert list(cluster._workers()) == [second]
     list(cluster.each(Small(cache=cache), [2], Silent()))
     assert asked == [None, {"GPU": 1}]

@@ -1,4 +1,4 @@
-"""Commands on worker processes that are killed, interrupted or started elsewhere; the files are those of one process."""
+"""Commands on worker processes that are killed, interrupted or see another root: files are those of one process."""
 
 from __future__ import annotations
 
@@ -174,8 +174,7 @@ def test_the_driver_is_killed(single: Path, tmp_path: Path, contents: Contents) 
     workers = worker_processes(process)
     process.kill()
     process.wait()
-    assert_second = succeed((*EXTRACT, *CLUSTER), folder)
-    assert "blocks written" in assert_second
+    assert "blocks written" in succeed((*EXTRACT, *CLUSTER), folder)
     assert_same_cache(folder, single, contents)
     psutil.wait_procs(workers, timeout=60)
     assert not any(worker.is_running() for worker in workers)
