@@ -26,6 +26,11 @@ AHEAD = 8
 """Items a worker that are submitted and not taken yet. Results are taken in order, so one that is late must not keep
 others from work; but a cluster is not to be filled with what may never be wanted."""
 
+LOST = (
+    "the scheduler was stopped, or the connection to it was lost; finished blocks are kept. Start it, then run the same "
+    "command again"
+)
+
 LOOK_SECONDS = 1.0
 """How often the driver looks for workers that are gone."""
 
@@ -121,7 +126,10 @@ class Cluster:
 
     def _declared(self) -> dict[str, tuple[str, float]]:
         """Name of each worker and the GPUs that it declares, by address."""
-        described = self._client.scheduler_info(n_workers=-1)["workers"]
+        try:
+            described = self._client.scheduler_info(n_workers=-1)["workers"]
+        except OSError as error:
+            raise ClusterError(LOST) from error
         return {address: (str(one["name"]), one["resources"].get("GPU", 0)) for address, one in described.items()}
 
 
@@ -129,7 +137,7 @@ def _done(future: Future, seconds: float) -> bool:
     """Wait for a future for some seconds, and say whether it is done."""
     from distributed import wait
 
-    with suppress(TimeoutError), future.client.as_current():
+    with suppress(TimeoutError, CancelledError), future.client.as_current():
         wait([future], timeout=seconds)
     return bool(future.done())
 
@@ -147,7 +155,4 @@ def _result(future: Future, item: Any) -> Any:
             "workers a machine; finished blocks are kept"
         ) from error
     except CancelledError as error:
-        raise ClusterError(
-            f"the scheduler gave up item {item} ({error}): it was stopped, or the connection to it was lost. Finished "
-            "blocks are kept; start it, then run the same command again"
-        ) from error
+        raise ClusterError(LOST) from error

@@ -234,6 +234,25 @@ def test_a_scheduler_and_a_worker_that_sees_another_root(tmp_path: Path, single:
     assert_same_cache(here, single, contents)
 
 
+def test_the_scheduler_is_killed(tmp_path: Path, single: Path, contents: Contents) -> None:
+    file = tmp_path / "scheduler.json"
+    with dask(
+        "scheduler", "--scheduler-file", str(file), "--no-dashboard", "--port", "0", folder=tmp_path
+    ) as scheduler:
+        while not file.is_file():
+            time.sleep(0.05)
+        with dask("worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", folder=tmp_path):
+            process = start((*EXTRACT, "--cluster", str(file)), tmp_path)
+            wait_for_blocks(process, tmp_path, "shapes/*.zarr", 3)
+            scheduler.kill()
+            text, _ = process.communicate(timeout=300)
+    assert process.returncode == 2, text
+    assert "the scheduler was stopped, or the connection to it was lost" in " ".join(text.split())
+    assert "Traceback" not in text
+    succeed(EXTRACT, tmp_path)
+    assert_same_cache(tmp_path, single, contents)
+
+
 def assert_same_cache(folder: Path, single: Path, contents: Contents) -> None:
     found, expected = contents(folder / CACHE), contents(single / CACHE)
     for document in (found["zarr.json"], expected["zarr.json"]):
