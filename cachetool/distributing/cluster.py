@@ -27,8 +27,8 @@ AHEAD = 8
 others from work; but a cluster is not to be filled with what may never be wanted."""
 
 LOST = (
-    "the scheduler was stopped, or the connection to it was lost; finished blocks are kept. Start it, then run the same "
-    "command again"
+    "the scheduler was stopped, or the connection to it was lost; finished blocks are kept. Start it, then run the "
+    "same command again"
 )
 
 LOOK_SECONDS = 1.0
