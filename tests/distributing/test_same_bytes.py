@@ -25,7 +25,7 @@ EDITS = (
 
 
 def extracted(root: Path, **options: Any) -> Path:
-    asked = {"limit": 18, "workers": 2, **options}
+    asked = {"limit": 18, "workers": 0, **options}
     opened = cachetool.extract("tiny-reg", asked.pop("dataset", "shapes"), root=root, **asked)
     return Path(opened.attrs["cachetool_path"])
 
@@ -37,7 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_extraction(whole: Path, tmp_path: Path, client: Any, contents: Contents) -> None:
-    found = extracted(tmp_path, cluster=client)
+    found = extracted(tmp_path, cluster=client, workers=2)
     assert len(contents(found)) > 20
     assert contents(found) == contents(whole)
 
