@@ -48,8 +48,8 @@ def summarize_on(cluster: Cluster, cache: Path, events: Events) -> Summarize:
         reader: TokenReader, scope: Scope, statistics: Sequence[TokenStatistics], blocks: Sequence[int]
     ) -> Iterator[Summaries]:
         job = CalibrationJob(cache=cache.absolute(), scope=scope)
-        cluster.open(job)
-        for _block, summaries in cluster.each(job, blocks, events):
+        described = cluster.open(job)
+        for _block, summaries in cluster.each(job, described, blocks, events):
             yield summaries
 
     return summarize

@@ -26,6 +26,8 @@ AHEAD = 8
 """Items a worker that are submitted and not taken yet. Results are taken in order, so one that is late must not keep
 others from work; but a cluster is not to be filled with what may never be wanted."""
 
+NONE_LEFT = "no worker is left; finished blocks are kept. Start workers, then run the same command again"
+
 LOST = (
     "the scheduler was stopped, or the connection to it was lost; finished blocks are kept. Start it, then run the "
     "same command again"
@@ -52,13 +54,17 @@ class Cluster:
     def open(self, job: Job) -> Description:
         """Have every worker open a job. Raises `ClusterError` naming all that cannot, or that differ from others."""
         workers = self._workers()
+        if not workers:
+            raise ClusterError(NONE_LEFT)
         folders = [str(path) for path, _owner in job.locks]
         options: dict[str, Any] = {"workers": list(workers), "on_error": "return"}
         check_sight(self._client.run(probe(), RECORDED_PACKAGES, witnesses(job), folders, **options), workers)
         return agreed(self._client.run(describe, job, **options), workers)
 
-    def each(self, job: Job, items: Sequence[Any], events: Events) -> Iterator[tuple[Any, Any]]:
+    def each(self, job: Job, described: Description, items: Sequence[Any], events: Events) -> Iterator[tuple[Any, Any]]:
         """Items and what became of them, in order; what workers have to say is told to `events`.
+
+        `described` is what all workers said when they opened the job, or one like it.
 
         An item whose worker is lost is done by another. Whatever ends this early, an error of an item included, gives
         the job up: items that are not begun are dropped, and those in hand end before the next batch.
@@ -77,8 +83,9 @@ class Cluster:
             while todo or waiting:
                 while todo and len(waiting) < AHEAD * max(len(known), 1):
                     item = todo.popleft()
+                    key = f"cachetool-{job.token}-{item}"
                     future = self._client.submit(
-                        run_item, job, item, key=f"cachetool-{job.token}-{item}", pure=False, resources=resources
+                        run_item, job, described, item, key=key, pure=False, resources=resources
                     )
                     waiting.append((item, future))
                 item, future = waiting[0]
@@ -107,10 +114,7 @@ class Cluster:
                 return known
             alone_since = None if now else alone_since or time.monotonic()
             if alone_since is not None and time.monotonic() - alone_since > WAIT_SECONDS:
-                raise ClusterError(
-                    f"no worker is left, and none joined within {WAIT_SECONDS:.0f} s; finished blocks are kept. Start "
-                    "workers, then run the same command again"
-                )
+                raise ClusterError(NONE_LEFT)
 
     def _give_up(self, job: Job, futures: Sequence[Future]) -> None:
         """Cancel what is not begun, and wait until nothing of the job is in hand any more."""

@@ -96,7 +96,7 @@ def compute_on(cluster: Cluster, device: str | None) -> Compute:
         events.start("extract", work.images)
         record_environment(writer, described.environment, described.batch_size)
         written, failed, geometry = 0, dict[str, str](), writer.spec.geometry
-        for block, done in cluster.each(job, work.blocks, events):
+        for block, done in cluster.each(job, described, work.blocks, events):
             written += done.bytes_written
             failed |= done.failed
             events.advance(len(geometry.block_range(block)), done.bytes_written)

@@ -15,9 +15,6 @@ from cachetool.environment import RECORDED_PACKAGES
 from cachetool.errors import CachetoolError, ClusterError
 from cachetool.store import lock_path
 
-MAY_DIFFER = ("threads", "python")
-"""Parts of an environment that do not decide values."""
-
 Found = Mapping[str, Any]
 """By the address of a worker, what it answered; an exception where it could not."""
 
@@ -95,17 +92,18 @@ def agreed(found: Found, names: Mapping[str, str]) -> Description:
     _refuse(problems, found, names, "mend this, or stop these workers; the same command goes on from there")
     kinds: dict[tuple[Any, ...], list[str]] = {}
     for address, answer in found.items():
-        environment = {name: value for name, value in (answer.environment or {}).items() if name not in MAY_DIFFER}
-        kinds.setdefault((answer.batch_size, *sorted(environment.items())), []).append(address)
+        kinds.setdefault(tuple(sorted(answer.decisive.items())), []).append(address)
     first = next(iter(found.values()))
     if len(kinds) == 1:
         described: Description = first
         return described
     lines = []
-    for (batch_size, *parts), addresses in kinds.items():
+    for parts, addresses in kinds.items():
         told = dict(parts)
         listing = ", ".join(names[address] for address in addresses)
-        lines.append(f"  {told['device']} ({told['kernel']}, {told['machine']}), batches of {batch_size}: {listing}")
+        lines.append(
+            f"  {told['device']} ({told['kernel']}, {told['machine']}), batches of {told['batch_size']}: {listing}"
+        )
     raise ClusterError(
         "the workers compute with different devices or kernels, so that values would depend on which one takes a "
         "block:\n" + "\n".join(lines) + "\nstart workers of one kind, or name a --device that all have"

@@ -116,15 +116,15 @@ class ClusterReplayer:
                 weights=_absolute(settings.weights),
             ),
         )
-        described = cluster.open(self._job)
-        assert described.environment is not None
-        self.environment: Mapping[str, Any] = described.environment
-        self.batch_size = described.batch_size
+        self._described = cluster.open(self._job)
+        assert self._described.environment is not None
+        self.environment: Mapping[str, Any] = self._described.environment
+        self.batch_size = self._described.batch_size
         self.summarize = summarize_on(cluster, reader.path, events)
 
     def certify(self, from_layer: int) -> dict[str, Any]:
         """The certificate of a state from one of the workers, which all compute alike."""
-        ((_layer, certificate),) = self._cluster.each(self._job, [from_layer], self._events)
+        ((_layer, certificate),) = self._cluster.each(self._job, self._described, [from_layer], self._events)
         found: dict[str, Any] = certificate
         return found
 
@@ -141,7 +141,7 @@ class ClusterReplayer:
         geometry, state_bytes = spec.geometry, spec.layout.tokens * spec.channels * 4
         self._events.start(f"replay from state {arms[0].edit.from_layer}", len(spec.images) * len(arms))
         sizes = {self.batch_size}
-        for block, found in self._cluster.each(job, range(geometry.blocks), self._events):
+        for block, found in self._cluster.each(job, self._described, range(geometry.blocks), self._events):
             images = geometry.block_range(block)
             for arm, notes in zip(arms, found.notes, strict=True):
                 arm.note(slice(images.start, images.stop), notes)

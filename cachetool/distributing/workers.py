@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ _stopped: set[str] = set()
 """Tokens of jobs that their driver has given up."""
 
 
+MAY_DIFFER = ("threads", "python")
+"""Parts of an environment that do not decide values."""
+
+
 @dataclass(frozen=True)
 class Description:
     """What a worker says of a job that it has opened."""
@@ -34,6 +39,12 @@ class Description:
     """See `Opened.environment`."""
     batch_size: int
     """Images per forward pass."""
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What decides values: workers that differ in it must not share a job."""
+        environment = {name: value for name, value in (self.environment or {}).items() if name not in MAY_DIFFER}
+        return {**environment, "batch_size": self.batch_size}
 
 
 @dataclass(frozen=True)
@@ -72,13 +83,21 @@ class Wanted:
         self.messages.append(text)
 
 
-def run_item(job: Job, item: Any) -> Outcome:
-    """Do one item of a job: the task."""
+def run_item(job: Job, expected: Description, item: Any) -> Outcome:
+    """Do one item of a job: the task. A worker that joined late has to be as the others were `expected` to be."""
     with _working:
         events = Wanted(job)
         events.advance(0)
-        value = _open(job).run(item, events)
-        return Outcome(value, tuple(events.messages))
+        opened = _open(job)
+        here, there = Description(opened.environment, opened.batch_size).decisive, expected.decisive
+        if different := [
+            f"{name} {here.get(name)}, not {there[name]}" for name in there if here.get(name) != there[name]
+        ]:
+            raise ClusterError(
+                f"a worker joined on {socket.gethostname()} that computes otherwise than the others: "
+                f"{'; '.join(different)}; stop it, then run the same command again"
+            )
+        return Outcome(opened.run(item, events), tuple(events.messages))
 
 
 async def describe(job: Job) -> Description:

@@ -13,6 +13,7 @@ import pytest
 
 from cachetool.distributing import Cluster, workers
 from cachetool.distributing.jobs import Job
+from cachetool.distributing.workers import Description
 from cachetool.errors import ClusterError, RangeError
 from cachetool.events import Events, Silent
 from cachetool.store import create, holds, lock
@@ -21,6 +22,7 @@ from tests.store.conftest import make_example
 begun: list[int] = []
 opened: list[str] = []
 go_on = threading.Event()
+ALIKE = Description(None, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class Listening(Silent):
 def test_items_come_back_in_order_and_jobs_are_opened_once(cluster: Cluster, cache: Path) -> None:
     job, told = Small(cache=cache), Listening()
     cluster.open(job)
-    assert list(cluster.each(job, range(40), told)) == [(item, item * item) for item in range(40)]
+    assert list(cluster.each(job, ALIKE, range(40), told)) == [(item, item * item) for item in range(40)]
     assert sorted(begun) == list(range(40))
     assert opened == [job.token]  # both workers are of this process
     assert told.messages == [f"did {item}" for item in range(40)]
@@ -91,7 +93,7 @@ def test_items_come_back_in_order_and_jobs_are_opened_once(cluster: Cluster, cac
 
 def test_not_everything_is_submitted_at_once(cluster: Cluster, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cachetool.distributing.cluster.AHEAD", 1)
-    found = cluster.each(Small(cache=cache), range(1000), Silent())
+    found = cluster.each(Small(cache=cache), ALIKE, range(1000), Silent())
     next(found)
     time.sleep(0.2)
     assert len(begun) <= 4
@@ -102,7 +104,7 @@ def test_not_everything_is_submitted_at_once(cluster: Cluster, cache: Path, monk
 def test_an_error_is_the_one_that_was_raised_and_ends_the_job(cluster: Cluster, cache: Path) -> None:
     job = Small(cache=cache)
     with pytest.raises(RangeError, match="thirteen"):
-        list(cluster.each(job, [1, 13, 99, *range(100, 200)], Silent()))
+        list(cluster.each(job, ALIKE, [1, 13, 99, *range(100, 200)], Silent()))
     assert job.token in workers._stopped
     assert len(begun) < 20
 
@@ -117,8 +119,15 @@ def test_an_interrupt_gives_up_what_is_in_hand(cluster: Cluster, cache: Path, mo
     monkeypatch.setattr("cachetool.distributing.cluster._done", interrupted)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        list(cluster.each(job, [99, 1, 2], Silent()))
+        list(cluster.each(job, ALIKE, [99, 1, 2], Silent()))
     assert time.monotonic() - started < 10
+
+
+def test_a_worker_that_joined_late_and_computes_otherwise(cluster: Cluster, cache: Path) -> None:
+    expected = Description({"device": "NVIDIA T4", "threads": 8}, 2)
+    with pytest.raises(ClusterError, match="device None, not NVIDIA T4; batch_size 1, not 2; stop it"):
+        list(cluster.each(Small(cache=cache), expected, [1], Silent()))
+    assert begun == []
 
 
 def test_work_ends_where_the_driver_holds_the_lock_no_more(cluster: Cluster, cache: Path) -> None:
@@ -126,15 +135,15 @@ def test_work_ends_where_the_driver_holds_the_lock_no_more(cluster: Cluster, cac
     with lock(cache, "extract", shared=True) as owner:
         job = Small(cache=cache, locks=((cache, owner),))
         assert holds(cache, owner)
-        assert list(cluster.each(job, [2], Silent())) == [(2, 4)]
-        found = cluster.each(job, [3, 99], Silent())
+        assert list(cluster.each(job, ALIKE, [2], Silent())) == [(2, 4)]
+        found = cluster.each(job, ALIKE, [3, 99], Silent())
         assert next(found) == (3, 9)
         assert go_on.wait(10)
     assert not holds(cache, owner)
     with pytest.raises(ClusterError, match=f"process {owner.process} on {owner.host} does not hold the lock of"):
         next(found)
     with lock(cache, "extract", shared=True), pytest.raises(ClusterError, match="does not hold the lock"):
-        list(cluster.each(job, [4], Silent()))
+        list(cluster.each(job, ALIKE, [4], Silent()))
     assert 4 not in begun
 
 
@@ -142,7 +151,7 @@ def test_workers_that_are_lost_are_named(cluster: Cluster, cache: Path, monkeypa
     seen = iter([{"a": "tcp://a (worker 0)", "b": "tcp://b (worker 1)"}])
     monkeypatch.setattr(Cluster, "_workers", lambda self: next(seen, {"b": "tcp://b (worker 1)"}))
     told = Listening()
-    list(cluster.each(Small(cache=cache), [1], told))
+    list(cluster.each(Small(cache=cache), ALIKE, [1], told))
     assert told.messages[0] == "lost worker tcp://a (worker 0); what it had in hand is done by another"
 
 
@@ -151,7 +160,7 @@ def test_no_worker_is_left(cluster: Cluster, cache: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("cachetool.distributing.cluster.WAIT_SECONDS", 0.1)
     monkeypatch.setattr("cachetool.distributing.cluster.LOOK_SECONDS", 0.05)
     with pytest.raises(ClusterError, match="no worker is left"):
-        list(cluster.each(Small(cache=cache), [99], Silent()))
+        list(cluster.each(Small(cache=cache), ALIKE, [99], Silent()))
 
 
 def test_an_item_that_ends_workers(cluster: Cluster, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +177,7 @@ def test_an_item_that_ends_workers(cluster: Cluster, cache: Path, monkeypatch: p
 
     monkeypatch.setattr(Future, "result", fail)
     with pytest.raises(ClusterError, match=r"item 3 ended 4 workers one after another, the last of them tcp://a:1"):
-        list(cluster.each(Small(cache=cache), [3], Silent()))
+        list(cluster.each(Small(cache=cache), ALIKE, [3], Silent()))
 
 
 def test_declared_gpus_are_respected(client: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,8 +192,8 @@ def test_declared_gpus_are_respected(client: Any, cache: Path, monkeypatch: pyte
     monkeypatch.setattr(type(client), "submit", submitting)
     cluster = Cluster(client)
     first, second = cluster._workers()
-    list(cluster.each(Small(cache=cache), [1], Silent()))
+    list(cluster.each(Small(cache=cache), ALIKE, [1], Silent()))
     monkeypatch.setattr(Cluster, "_declared", lambda self: {first: ("0", 0), second: ("1", 1)})
     assert list(cluster._workers()) == [second]
-    list(cluster.each(Small(cache=cache), [2], Silent()))
+    list(cluster.each(Small(cache=cache), ALIKE, [2], Silent()))
     assert asked == [None, {"GPU": 1}]
