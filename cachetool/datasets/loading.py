@@ -67,12 +67,7 @@ def load_batches(
         else _in_threads(dataset, transform, batches, sha256)
     )
     for batch in stream:
-        if batch.changed:
-            raise DatasetError(
-                f"images of {dataset.name} changed since they were hashed, so the cache would contradict its key; "
-                f"leave the files alone while they are read, and start again:{listed(batch.changed)}"
-            )
-        yield batch
+        yield unchanged(batch, dataset)
 
 
 def processors_for_decoding() -> int:
@@ -84,7 +79,7 @@ def processors_for_decoding() -> int:
 def _in_threads(
     dataset: Dataset, transform: Transform, batches: Iterable[Sequence[int]], sha256: Sequence[str]
 ) -> Iterator[Batch]:
-    decoder = _BatchDecoder(dataset, transform, sha256)
+    decoder = BatchDecoder(dataset, transform, sha256)
     with ThreadPoolExecutor(processors_for_decoding(), thread_name_prefix="cachetool-decoder") as pool:
         for indices in batches:
             yield decoder.decode(indices, pool.map)
@@ -101,10 +96,10 @@ def _in_processes(
         # More workers than cores are a sensible choice where storage is slow.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[Batch] = DataLoader(
-            _BatchDecoder(dataset, transform, sha256),  # type: ignore[arg-type]
+            BatchDecoder(dataset, transform, sha256),  # type: ignore[arg-type]
             sampler=batches,
             batch_size=None,
-            collate_fn=_unchanged,
+            collate_fn=_as_it_is,
             num_workers=workers,
             worker_init_fn=_settle_in,
             generator=torch.Generator(),  # otherwise every call would draw from the user's random numbers
@@ -119,6 +114,16 @@ def _in_processes(
         except StopIteration:
             return
         yield batch
+
+
+def unchanged(batch: Batch, dataset: Dataset) -> Batch:
+    """The batch. Raises `DatasetError` naming all of its images that changed since they were hashed."""
+    if batch.changed:
+        raise DatasetError(
+            f"images of {dataset.name} changed since they were hashed, so the cache would contradict its key; "
+            f"leave the files alone while they are read, and start again:{listed(batch.changed)}"
+        )
+    return batch
 
 
 @contextmanager
@@ -150,13 +155,14 @@ class _Trouble:
     """Whether its bytes are not those that were hashed; otherwise they cannot be decoded."""
 
 
-class _BatchDecoder:
-    """Decodes the images of one batch; the map-style data set that torch's `DataLoader` hands to its workers."""
+class BatchDecoder:
+    """Decodes the images of one batch, where it is asked to: a map-style data set for the workers of a `DataLoader`."""
 
     def __init__(self, dataset: Dataset, transform: Transform, sha256: Sequence[str]) -> None:
         self._dataset, self._transform, self._sha256 = dataset, transform, sha256
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
+        """The batch; images that changed since they were hashed are among its `changed`."""
         return self.decode(indices, map)
 
     def decode(self, indices: Sequence[int], over: Callable[..., Iterable[_Trouble | None]]) -> Batch:
@@ -195,7 +201,7 @@ class _BatchDecoder:
         return None
 
 
-def _unchanged(batch: Any) -> Any:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

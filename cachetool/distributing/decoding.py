@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from cachetool.datasets import Batch, Dataset, Transform, load_batches
+from cachetool.datasets import Batch, Dataset, Transform
+from cachetool.datasets.loading import BatchDecoder, unchanged
 
 
 def load_in_threads(
@@ -19,19 +20,17 @@ def load_in_threads(
 ) -> Iterator[Batch]:
     """What `load_batches` yields, with threads in place of processes. Raises as that does."""
 
-    def decode(indices: Sequence[int]) -> Batch:
-        return next(load_batches(dataset, transform, [indices], sha256=sha256))
-
+    decoder = BatchDecoder(dataset, transform, sha256)
     ahead = max(workers, 1)
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="cachetool-decoder") as pool:
         try:
             for indices in batches:
-                waiting.append(pool.submit(decode, indices))
+                waiting.append(pool.submit(decoder.__getitem__, indices))
                 if len(waiting) > ahead:
-                    yield waiting.popleft().result()
+                    yield unchanged(waiting.popleft().result(), dataset)
             while waiting:
-                yield waiting.popleft().result()
+                yield unchanged(waiting.popleft().result(), dataset)
         finally:
             for future in waiting:
                 future.cancel()
