@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,18 +134,19 @@ def test_a_worker_that_joined_late_and_computes_otherwise(cluster: Cluster, cach
 
 def test_work_ends_where_the_driver_holds_the_lock_no_more(cluster: Cluster, cache: Path) -> None:
     """A driver that was killed gives nothing up; another that takes its lock must find nobody at work."""
-    with lock(cache, "extract", shared=True) as owner:
-        job = Small(cache=cache, locks=((cache, owner),))
-        assert holds(cache, owner)
-        assert list(cluster.each(job, ALIKE, [2], Silent())) == [(2, 4)]
-        found = cluster.each(job, ALIKE, [3, 99], Silent())
-        assert next(found) == (3, 9)
-        assert go_on.wait(10)
-    assert not holds(cache, owner)
-    with pytest.raises(ClusterError, match=f"process {owner.process} on {owner.host} does not hold the lock of"):
-        next(found)
+    with ThreadPoolExecutor(1) as driver:
+        with lock(cache, "extract", shared=True) as owner:
+            job = Small(cache=cache, locks=((cache, owner),))
+            assert holds(cache, owner)
+            assert list(cluster.each(job, ALIKE, [2], Silent())) == [(2, 4)]
+            working = driver.submit(list, cluster.each(job, ALIKE, [99], Silent()))
+            assert go_on.wait(20)
+        assert not holds(cache, owner)
+        with pytest.raises(ClusterError, match=f"process {owner.process} on {owner.host} does not hold the lock of"):
+            working.result(20)
+    another = Small(cache=cache, locks=((cache, owner),))
     with lock(cache, "extract", shared=True), pytest.raises(ClusterError, match="does not hold the lock"):
-        list(cluster.each(job, ALIKE, [4], Silent()))
+        list(cluster.each(another, ALIKE, [4], Silent()))
     assert 4 not in begun
 
 
