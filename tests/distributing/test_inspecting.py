@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,13 +52,20 @@ def test_a_worker_that_failed_to_answer_is_named() -> None:
         check_sight({"a": answer(), "b": ImportError("broken")}, NAMES)
 
 
+@contextmanager
+def later() -> Iterator[None]:
+    """A lock says since when it is held, in milliseconds."""
+    time.sleep(0.005)
+    yield
+
+
 def test_the_lock_is_what_no_other_root_has(tmp_path: Path) -> None:
     """A folder of the same name on a disk of the worker's own has no lock of this process."""
     here, there = tmp_path / "here.zarr", tmp_path / "there.zarr"
     for path in (here, there):
         create(path, make_example().spec)
     look = probe()
-    with lock(here, "extract", shared=True) as owner, lock(there, "extract", shared=True):
+    with lock(here, "extract", shared=True) as owner, later(), lock(there, "extract", shared=True):
         ((file, digest),) = witnesses(Job(cache=here, locks=((here, owner),))).items()
         assert look(["cachetool"], {file: digest}, [str(here)]) == {
             "versions": {"cachetool": version("cachetool")},
