@@ -11,10 +11,13 @@ import pytest
 
 from tests.reference.quick import quick
 
-distributed = pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
-
 TIMES = ("seconds",)
 """Facts that no two computations share; nor need they share the number of threads."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def distributed() -> Any:
+    return pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +34,7 @@ def small_blocks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def client() -> Iterator[Any]:
+def client(distributed: Any) -> Iterator[Any]:
     options = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster, set_as_default=False) as connected:
         yield connected

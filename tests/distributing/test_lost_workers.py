@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import distributed
 import psutil
 import pytest
 
 from cachetool.store import StoreReader
+
+distributed = pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
 
 Contents = Callable[[Path], dict[str, Any]]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
