@@ -35,7 +35,7 @@ def small_blocks() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def client(distributed: Any) -> Iterator[Any]:
-    options = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster, set_as_default=False) as connected:
         yield connected
 
