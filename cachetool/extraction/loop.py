@@ -51,6 +51,7 @@ class BlockLoop:
         self._images = writer.spec.images
         self._unmeasured = list(unmeasured) if writer.spec.dtype != "float32" else []
         self._load = load
+        self._spare: BlockBuffer | None = None
         self.failed: dict[str, str] = {}
 
     def run(self, pending: Sequence[int], workers: int) -> int:
@@ -65,31 +66,36 @@ class BlockLoop:
         ]
         stream = self._load(request.dataset, request.transform, batches, sha256=self._images.sha256, workers=workers)
         written = 0
-        writing: Future[int] | None = None
+        writing: tuple[Future[int], BlockBuffer] | None = None
         with (
             worker_deaths(request.dataset, workers),
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as pool,
         ):
             for block, (first, last) in zip(pending, ranges, strict=True):
-                buffer, failed = self._compute_block(stream, first, last)
+                buffer = self._buffer(last - first)
+                failed = self._compute_block(stream, first, last, buffer)
                 if writing is not None:
-                    written += writing.result()  # at most one block waits, so that memory stays bounded
-                writing = pool.submit(self._writer.write_block, block, buffer.arrays(), request.layers, failed=failed)
+                    written += writing[0].result()  # at most one block waits, so that memory stays bounded
+                    self._spare = writing[1]
+                arrays = buffer.arrays()
+                writing = pool.submit(self._writer.write_block, block, arrays, request.layers, failed=failed), buffer
             if writing is not None:
-                written += writing.result()
+                written += writing[0].result()
         return written
 
-    def _compute_block(self, stream: Iterator[Batch], first: int, last: int) -> tuple[BlockBuffer, dict[str, str]]:
-        spec = self._writer.spec
-        buffer = BlockBuffer(
-            spec.layout,
-            spec.channels,
-            self._request.layers,
-            self._request.token_types,
-            spec.dtype,
-            last - first,
-            self._device,
+    def _buffer(self, images: int) -> BlockBuffer:
+        """Room for a block: that of the block before the last, which is written, or new."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.images == images:
+            spare.clear()
+            return spare
+        spec, request = self._writer.spec, self._request
+        return BlockBuffer(
+            spec.layout, spec.channels, request.layers, request.token_types, spec.dtype, images, self._device
         )
+
+    def _compute_block(self, stream: Iterator[Batch], first: int, last: int, buffer: BlockBuffer) -> dict[str, str]:
+        """Fill the buffer with the states of a block of images; returns those that could not be read."""
         failed: dict[str, str] = {}
         done = first
         while done < last:
@@ -101,7 +107,7 @@ class BlockLoop:
                 self._halving.run(len(rows), partial(self._compute_rows, batch, rows, first, buffer))
                 self._record_halving()
             self._events.advance(len(batch.indices), len(batch.indices) * buffer.image_bytes)
-        return buffer, failed
+        return failed
 
     def _compute_rows(self, batch: Batch, readable: list[int], first: int, buffer: BlockBuffer, part: slice) -> None:
         backbone, rows = self._request.backbone, readable[part]
