@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cachetool.distributing.inspecting import agreed, check_sight, probe, witnesses
+from cachetool.distributing.inspecting import agreed, check_python, check_sight, probe, witnesses
 from cachetool.distributing.jobs import Job
 from cachetool.distributing.workers import Description, describe, run_item, stop
 from cachetool.environment import RECORDED_PACKAGES
@@ -36,6 +37,9 @@ LOST = (
 LOOK_SECONDS = 1.0
 """How often the driver looks for workers that are gone."""
 
+ATTEMPTS = 3
+"""How often workers are asked that are all lost before they answer."""
+
 
 class Cluster:
     """A connected cluster."""
@@ -43,6 +47,7 @@ class Cluster:
     def __init__(self, client: Client) -> None:
         """Wait for a worker. Raises `ClusterError` where none joins."""
         self._client = client
+        self._resources: dict[str, int] | None = None
         with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=WAIT_SECONDS)
         if not self._workers():
@@ -50,16 +55,15 @@ class Cluster:
                 f"{client.scheduler.address} has no worker, and none joined within {WAIT_SECONDS:.0f} s; start some "
                 f"with `dask worker {client.scheduler.address}`"
             )
+        if any(gpus for _name, gpus in self._declared().values()):
+            self._resources = {"GPU": 1}  # such workers alone take part, with a task for each GPU, to the end
 
     def open(self, job: Job) -> Description:
         """Have every worker open a job. Raises `ClusterError` naming all that cannot, or that differ from others."""
-        workers = self._workers()
-        if not workers:
-            raise ClusterError(NONE_LEFT)
         folders = [str(path) for path, _owner in job.locks]
-        options: dict[str, Any] = {"workers": list(workers), "on_error": "return"}
-        check_sight(self._client.run(probe(), RECORDED_PACKAGES, witnesses(job), folders, **options), workers)
-        return agreed(self._client.run(describe, job, **options), workers)
+        check_python(*self._ask(platform.python_version))
+        check_sight(*self._ask(probe(), RECORDED_PACKAGES, witnesses(job), folders))
+        return agreed(*self._ask(describe, job))
 
     def each(self, job: Job, described: Description, items: Sequence[Any], events: Events) -> Iterator[tuple[Any, Any]]:
         """Items and what became of them, in order; what workers have to say is told to `events`.
@@ -75,8 +79,6 @@ class Cluster:
             No worker is left, the scheduler is gone, or an item ended several workers.
         """
         known = self._workers()
-        # Workers that declare GPUs run a task on each; one thread of all others runs one at a time.
-        resources = {"GPU": 1} if any(gpus for _name, gpus in self._declared().values()) else None
         todo = deque(items)
         waiting: deque[tuple[Any, Future]] = deque()
         try:
@@ -85,7 +87,7 @@ class Cluster:
                     item = todo.popleft()
                     key = f"cachetool-{job.token}-{item}"
                     future = self._client.submit(
-                        run_item, job, described, item, key=key, pure=False, resources=resources
+                        run_item, job, described, item, key=key, pure=False, resources=self._resources
                     )
                     waiting.append((item, future))
                 item, future = waiting[0]
@@ -99,6 +101,36 @@ class Cluster:
         finally:
             if waiting:
                 self._give_up(job, [future for _item, future in waiting])
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """What a function gives on every worker, an exception where it raised, and names of workers, both by address.
+
+        Workers that are lost meanwhile have no say. Raises `ClusterError` where none is left.
+        """
+        for _attempt in range(ATTEMPTS):
+            workers = self._waited_for()
+            try:
+                found = self._client.run(function, *arguments, workers=list(workers), on_error="return")
+            except OSError as error:
+                raise ClusterError(LOST) from error
+            if any(isinstance(answer, OSError) for answer in found.values()):
+                time.sleep(LOOK_SECONDS)  # the scheduler may not know yet that a worker is gone
+            there = self._workers()
+            if answers := {address: answer for address, answer in found.items() if address in there}:
+                return answers, workers
+        raise ClusterError(
+            f"all workers were lost when they were asked to begin, {ATTEMPTS} times one after another: most often "
+            "memory ran out there. Use fewer workers a machine; finished blocks are kept"
+        )
+
+    def _waited_for(self) -> dict[str, str]:
+        """The workers that take part, once there is one. Raises `ClusterError` where none joins for a while."""
+        until = time.monotonic() + WAIT_SECONDS
+        while not (workers := self._workers()):
+            if time.monotonic() > until:
+                raise ClusterError(NONE_LEFT)
+            time.sleep(LOOK_SECONDS)
+        return workers
 
     def _wait_for(self, future: Future, known: dict[str, str], events: Events) -> dict[str, str]:
         """Wait until an item is done; tells of workers that are lost meanwhile, and returns those that are there."""
@@ -123,10 +155,12 @@ class Cluster:
             self._client.run(stop, job.token, WAIT_SECONDS, on_error="ignore")
 
     def _workers(self) -> dict[str, str]:
-        """Names of the workers that take part, by address: those that declare a GPU where any does."""
-        declared = self._declared()
-        chosen = [address for address, (_name, gpus) in declared.items() if gpus] or list(declared)
-        return {address: f"{address} (worker {declared[address][0]})" for address in chosen}
+        """Names of the workers that take part, by address: those that declare a GPU where any did at first."""
+        return {
+            address: f"{address} (worker {name})"
+            for address, (name, gpus) in self._declared().items()
+            if gpus or self._resources is None
+        }
 
     def _declared(self) -> dict[str, tuple[str, float]]:
         """Name of each worker and the GPUs that it declares, by address."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from cachetool.events import Events
 from cachetool.extraction import request_of
 from cachetool.extraction.extract import Compute, Done, Work, default_workers, record_environment
 from cachetool.extraction.loop import BlockLoop
-from cachetool.store import StoreReader, StoreWriter
+from cachetool.store import StoreReader, StoreWriter, read_record
 
 NAMES = ("model", "dataset", "weights_file")
 """Facts that say where a model and a data set are found."""
@@ -39,37 +40,37 @@ class ExtractionJob(Job):
     unmeasured: tuple[int, ...]
     """States whose storage error is not known."""
 
-    def open(self) -> OpenedExtraction:
+    def open(self, events: Events) -> OpenedExtraction:
         """Open model, data set and cache. Raises what keeps this worker from it."""
-        return OpenedExtraction(self)
+        return OpenedExtraction(self, events)
 
 
 class OpenedExtraction:
     """An extraction on one worker."""
 
-    def __init__(self, job: ExtractionJob) -> None:
+    def __init__(self, job: ExtractionJob, events: Events) -> None:
         self._job = job
         reader = StoreReader(job.cache)
         spec = replace(reader.spec, facts={**reader.spec.facts, **job.names})
         backbone = kept_backbone(job.cache, spec, None, job.device, "extraction")
         device = resolve_device(job.device)
         backbone.place(device)
-        self._request = request_of(reader, backbone, job.layers, job.token_types, spec.facts)
+        request = request_of(reader, backbone, job.layers, job.token_types, spec.facts)
         self._writer = StoreWriter(job.cache)
-        self.environment: Mapping[str, Any] = self._request.spec.facts["environment"]
+        self.environment: Mapping[str, Any] = request.spec.facts["environment"]
         self.batch_size = min(job.batch_size or default_batch_size(backbone, device), spec.block)
+        self._workers = default_workers(request.dataset, device) if job.workers is None else job.workers
+        # One for all blocks: it keeps the memory of a block, and the batch size that fits.
+        self._loop = BlockLoop(request, self._writer, self.batch_size, job.on_error, events, load=load_in_threads)
 
-    def run(self, block: int, events: Events) -> Done:
+    def run(self, block: int) -> Done:
         """Write a block; one that a worker had finished before it was lost is not computed again."""
-        job, writer = self._job, self._writer
-        loop = BlockLoop(
-            self._request, writer, self.batch_size, job.on_error, events,
-            unmeasured=job.unmeasured if block == job.first else (), load=load_in_threads,
-        )  # fmt: skip
-        if not writer.pending(job.layers, job.token_types, [block]):
-            return Done(0, {})
-        written = loop.run([block], default_workers() if job.workers is None else job.workers)
-        return Done(written, loop.failed)
+        job = self._job
+        if not self._writer.pending(job.layers, job.token_types, [block]):
+            record = read_record(job.cache, block, self._writer.spec.geometry)
+            return Done(0, {} if record is None else dict(record.failed))
+        written = self._loop.run([block], self._workers, job.unmeasured if block == job.first else ())
+        return Done(written, self._loop.failed)
 
 
 def compute_on(cluster: Cluster, device: str | None) -> Compute:
@@ -92,14 +93,14 @@ def compute_on(cluster: Cluster, device: str | None) -> Compute:
             unmeasured=tuple(work.unmeasured),
         )
         described = cluster.open(job)
-        assert described.environment is not None
         events.start("extract", work.images)
         record_environment(writer, described.environment, described.batch_size)
         written, failed, geometry = 0, dict[str, str](), writer.spec.geometry
-        for block, done in cluster.each(job, described, work.blocks, events):
-            written += done.bytes_written
-            failed |= done.failed
-            events.advance(len(geometry.block_range(block)), done.bytes_written)
+        with closing(cluster.each(job, described, work.blocks, events)) as outcomes:
+            for block, done in outcomes:
+                written += done.bytes_written
+                failed |= done.failed
+                events.advance(len(geometry.block_range(block)), done.bytes_written)
         return Done(written, failed)
 
     return compute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -56,6 +57,17 @@ def probe() -> Callable[..., dict[str, Any]]:
         return {"versions": versions, "problems": problems}
 
     return look
+
+
+def check_python(found: Found, names: Mapping[str, str]) -> None:
+    """Raise `ClusterError` naming every worker of another minor version of Python: code does not travel there."""
+    here = platform.python_version()
+    problems = {
+        address: _said(answer) if isinstance(answer, BaseException) else f"Python {answer} (here {here})"
+        for address, answer in found.items()
+        if isinstance(answer, BaseException) or answer.split(".")[:2] != here.split(".")[:2]
+    }
+    _refuse(problems, found, names, "all must have the Python of this process, but for its third number")
 
 
 def check_sight(found: Found, names: Mapping[str, str]) -> None:

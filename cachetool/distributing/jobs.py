@@ -16,15 +16,15 @@ class Opened(Protocol):
     """A job as one worker has opened it: model, data set and stores are at hand."""
 
     @property
-    def environment(self) -> Mapping[str, Any] | None:
-        """Versions, device and kernels that it computes with; None where nothing depends on them."""
+    def environment(self) -> Mapping[str, Any]:
+        """Versions, device and kernels that it computes with."""
 
     @property
     def batch_size(self) -> int:
         """Images per forward pass."""
 
-    def run(self, item: Any, events: Events) -> Any:
-        """Do one item; the events may end the work by raising."""
+    def run(self, item: Any) -> Any:
+        """Do one item."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,9 @@ class Job:
     token: str = field(default_factory=lambda: uuid4().hex)
     """Tells jobs apart in the memory of a worker."""
 
-    def open(self) -> Opened:
-        """Open what the job needs, on a worker. Raises what is then told of that worker."""
+    def open(self, events: Events) -> Opened:
+        """Open what the job needs, on a worker; `events` hears of all of its items, and may end them by raising.
+
+        Raises what is then told of that worker.
+        """
         raise NotImplementedError

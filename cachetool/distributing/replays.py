@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cachetool.distributing.jobs import Job
 from cachetool.distributing.workers import kept, kept_backbone
 from cachetool.edits import Edit
 from cachetool.events import Events, Silent
+from cachetool.extraction.halving import Halving
 from cachetool.replaying.arm import Arm, Notes
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.replay import Open
@@ -27,7 +29,7 @@ class CertificateJob(Job):
 
     settings: Settings
 
-    def open(self) -> OpenedCache:
+    def open(self, events: Events) -> OpenedCache:
         """The model on its device, kept for the replays that follow. Raises what keeps this worker from it."""
         cache: OpenedCache = kept("cache", self.token, lambda: OpenedCache(self.settings))
         return cache
@@ -45,7 +47,7 @@ class OpenedCache:
         self.environment: Mapping[str, Any] = self.replayer.environment
         self.batch_size = self.replayer.batch_size
 
-    def run(self, from_layer: int, events: Events) -> dict[str, Any]:
+    def run(self, from_layer: int) -> dict[str, Any]:
         """The certificate of a state."""
         return self.replayer.certify(from_layer)
 
@@ -60,9 +62,9 @@ class ReplayJob(Job):
     """The edits and their run stores."""
     keep: tuple[int, ...]
 
-    def open(self) -> OpenedReplay:
+    def open(self, events: Events) -> OpenedReplay:
         """Open the run stores. Raises what keeps this worker from it."""
-        return OpenedReplay(self)
+        return OpenedReplay(self, events)
 
 
 @dataclass(frozen=True)
@@ -72,24 +74,26 @@ class ReplayedBlock:
     notes: tuple[Notes, ...]
     """What is recorded of its images, by edit."""
     batch_sizes: tuple[int, ...]
-    """Sizes of batches that were tried, where memory ran out."""
+    """Sizes of batches that were tried: more than one where memory ran out."""
 
 
 class OpenedReplay:
     """Edits from one state on one worker."""
 
-    def __init__(self, job: ReplayJob) -> None:
-        self._cache = job.opening.open()
+    def __init__(self, job: ReplayJob, events: Events) -> None:
+        self._cache = job.opening.open(events)
         self._keep = job.keep
         self._arms = [self._arm(edit, path) for edit, path in job.runs]
         self.environment, self.batch_size = self._cache.environment, self._cache.batch_size
+        self._events = events
+        self._halving = Halving(self.batch_size, events)
 
-    def run(self, block: int, events: Events) -> ReplayedBlock:
+    def run(self, block: int) -> ReplayedBlock:
         """Write a block of each run; one that is finished is only prepared, for what is recorded of its images."""
-        facts = self._cache.replayer.replay_blocks(self._arms, self._keep, [block], events)
+        self._cache.replayer.replay_blocks(self._arms, self._keep, [block], self._halving, self._events)
         images = self._cache.reader.spec.geometry.block_range(block)
         rows = slice(images.start, images.stop)
-        return ReplayedBlock(tuple(arm.notes(rows) for arm in self._arms), tuple(facts.get("batch_sizes", ())))
+        return ReplayedBlock(tuple(arm.notes(rows) for arm in self._arms), tuple(self._halving.sizes))
 
     def _arm(self, edit: Edit, path: Path) -> Arm:
         calibrations = self._cache.calibrations
@@ -117,9 +121,7 @@ class ClusterReplayer:
             ),
         )
         self._described = cluster.open(self._job)
-        assert self._described.environment is not None
-        self.environment: Mapping[str, Any] = self._described.environment
-        self.batch_size = self._described.batch_size
+        self.environment, self.batch_size = self._described.environment, self._described.batch_size
         self.summarize = summarize_on(cluster, reader.path, events)
 
     def certify(self, from_layer: int) -> dict[str, Any]:
@@ -141,12 +143,13 @@ class ClusterReplayer:
         geometry, state_bytes = spec.geometry, spec.layout.tokens * spec.channels * 4
         self._events.start(f"replay from state {arms[0].edit.from_layer}", len(spec.images) * len(arms))
         sizes = {self.batch_size}
-        for block, found in self._cluster.each(job, self._described, range(geometry.blocks), self._events):
-            images = geometry.block_range(block)
-            for arm, notes in zip(arms, found.notes, strict=True):
-                arm.note(slice(images.start, images.stop), notes)
-            sizes |= set(found.batch_sizes)
-            self._events.advance(len(images) * len(arms), len(images) * state_bytes)
+        with closing(self._cluster.each(job, self._described, range(geometry.blocks), self._events)) as outcomes:
+            for block, found in outcomes:
+                images = geometry.block_range(block)
+                for arm, notes in zip(arms, found.notes, strict=True):
+                    arm.note(slice(images.start, images.stop), notes)
+                sizes |= set(found.batch_sizes)
+                self._events.advance(len(images) * len(arms), len(images) * state_bytes)
         return {"batch_sizes": sorted(sizes, reverse=True)} if len(sizes) > 1 else {}
 
 

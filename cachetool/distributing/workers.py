@@ -35,7 +35,7 @@ MAY_DIFFER = ("threads", "python")
 class Description:
     """What a worker says of a job that it has opened."""
 
-    environment: Mapping[str, Any] | None
+    environment: Mapping[str, Any]
     """See `Opened.environment`."""
     batch_size: int
     """Images per forward pass."""
@@ -43,7 +43,7 @@ class Description:
     @property
     def decisive(self) -> dict[str, Any]:
         """What decides values: workers that differ in it must not share a job."""
-        environment = {name: value for name, value in (self.environment or {}).items() if name not in MAY_DIFFER}
+        environment = {name: value for name, value in self.environment.items() if name not in MAY_DIFFER}
         return {**environment, "batch_size": self.batch_size}
 
 
@@ -58,13 +58,13 @@ class Outcome:
 
 
 class Wanted:
-    """Events of an item: messages are collected, and progress is where work ends that is wanted no more.
+    """Events of a job: messages are collected, and progress is where work ends that is wanted no more.
 
     A driver that was interrupted says so; one that was killed does not hold its locks any more, or another has them.
     """
 
     def __init__(self, job: Job) -> None:
-        self.messages: list[str] = []
+        self._messages: list[str] = []
         self._job = job
 
     def start(self, phase: str, total: int) -> None:
@@ -80,15 +80,19 @@ class Wanted:
 
     def message(self, text: str) -> None:
         """Keep a message for the driver."""
-        self.messages.append(text)
+        self._messages.append(text)
+
+    def take_messages(self) -> tuple[str, ...]:
+        """Messages since they were last taken."""
+        taken, self._messages = tuple(self._messages), []
+        return taken
 
 
 def run_item(job: Job, expected: Description, item: Any) -> Outcome:
     """Do one item of a job: the task. A worker that joined late has to be as the others were `expected` to be."""
     with _working:
-        events = Wanted(job)
+        opened, events = _open(job)
         events.advance(0)
-        opened = _open(job)
         here, there = Description(opened.environment, opened.batch_size).decisive, expected.decisive
         if different := [
             f"{name} {here.get(name)}, not {there[name]}" for name in there if here.get(name) != there[name]
@@ -97,7 +101,8 @@ def run_item(job: Job, expected: Description, item: Any) -> Outcome:
                 f"a worker joined on {socket.gethostname()} that computes otherwise than the others: "
                 f"{'; '.join(different)}; stop it, then run the same command again"
             )
-        return Outcome(opened.run(item, events), tuple(events.messages))
+        value = opened.run(item)
+        return Outcome(value, events.take_messages())
 
 
 async def describe(job: Job) -> Description:
@@ -133,14 +138,19 @@ def kept_backbone(path: Path, spec: StoreSpec, weights: str | Path | None, devic
     return backbone
 
 
-def _open(job: Job) -> Opened:
-    opened: Opened = kept("job", job.token, job.open)
+def _open(job: Job) -> tuple[Opened, Wanted]:
+    def make() -> tuple[Opened, Wanted]:
+        events = Wanted(job)
+        events.advance(0)
+        return job.open(events), events
+
+    opened: tuple[Opened, Wanted] = kept("job", job.token, make)
     return opened
 
 
 def _describe(job: Job) -> Description:
     with _working:
-        opened = _open(job)
+        opened, _events = _open(job)
         return Description(opened.environment, opened.batch_size)
 
 

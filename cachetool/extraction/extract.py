@@ -91,8 +91,9 @@ def compute_here(work: Work, events: Events) -> Done:
     size = min(work.batch_size or default_batch_size(request.backbone, request.backbone.device), writer.spec.block)
     events.start("extract", work.images)
     record_environment(writer, request.spec.facts["environment"], size)
-    loop = BlockLoop(request, writer, size, work.on_error, events, unmeasured=work.unmeasured)
-    written = loop.run(work.blocks, default_workers(request.dataset, request.backbone.device) if work.workers is None else work.workers)
+    loop = BlockLoop(request, writer, size, work.on_error, events)
+    workers = default_workers(request.dataset, request.backbone.device) if work.workers is None else work.workers
+    written = loop.run(work.blocks, workers, work.unmeasured)
     return Done(written, loop.failed)
 
 

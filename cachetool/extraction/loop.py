@@ -29,18 +29,9 @@ class BlockLoop:
         on_error: str,
         events: Events,
         *,
-        unmeasured: Sequence[int],
         load: Callable[..., Iterator[Batch]] = load_batches,
     ) -> None:
-        """Make ready.
-
-        Parameters
-        ----------
-        unmeasured
-            States whose storage error is to be measured on the first batch.
-        load
-            What decodes, called as `load_batches` is.
-        """
+        """Make ready; `load` is what decodes, called as `load_batches` is."""
         self._request = request
         self._writer = writer
         self._batch_size = batch_size
@@ -49,14 +40,20 @@ class BlockLoop:
         self._halving = Halving(batch_size, events)
         self._device = request.backbone.device
         self._images = writer.spec.images
-        self._unmeasured = list(unmeasured) if writer.spec.dtype != "float32" else []
         self._load = load
+        self._unmeasured: Sequence[int] = ()
         self._spare: BlockBuffer | None = None
         self.failed: dict[str, str] = {}
+        """Images of the last call that could not be read: id to message."""
 
-    def run(self, pending: Sequence[int], workers: int) -> int:
-        """Compute and write blocks, `workers` of `load` decoding; returns bytes written."""
+    def run(self, pending: Sequence[int], workers: int, unmeasured: Sequence[int]) -> int:
+        """Compute and write blocks, `workers` of `load` decoding; returns bytes written.
+
+        `unmeasured` are states whose storage error is to be measured on the first batch.
+        """
         request = self._request
+        self.failed = {}
+        self._unmeasured = unmeasured if self._writer.spec.dtype != "float32" else ()
         geometry = self._writer.spec.geometry
         ranges = [(images.start, images.stop) for images in map(geometry.block_range, pending)]
         batches = [
@@ -81,6 +78,7 @@ class BlockLoop:
                 writing = pool.submit(self._writer.write_block, block, arrays, request.layers, failed=failed), buffer
             if writing is not None:
                 written += writing[0].result()
+                self._spare = writing[1]  # for the next call
         return written
 
     def _buffer(self, images: int) -> BlockBuffer:
@@ -150,10 +148,13 @@ class BlockLoop:
         sample = images[spread.to(images.device)]
         measured = storage_error(request.backbone, sample, self._unmeasured, request.token_types, spec.dtype)
         self._writer.update_facts({"storage_error": {**spec.facts.get("storage_error", {}), **measured}})
-        self._unmeasured = []
+        self._unmeasured = ()
 
     def _record_halving(self) -> None:
-        before = self._writer.spec.facts.get("batch_sizes", [])
-        sizes = sorted({*before, *self._halving.facts.get("batch_sizes", [])}, reverse=True)
-        if sizes != before:
-            self._writer.update_facts({"batch_sizes": sizes})
+        own = set(self._halving.facts.get("batch_sizes", []))
+        if own <= set(self._writer.spec.facts.get("batch_sizes", [])):
+            return
+        # Others may have added theirs since this writer looked.
+        self._writer.update_facts(
+            lambda now: {"batch_sizes": sorted({*now.get("batch_sizes", []), *own}, reverse=True)}
+        )

@@ -100,20 +100,20 @@ class Replayer:
         """Replay all blocks, one after another."""
         images, blocks = len(self._reader.spec.images), range(self._reader.spec.geometry.blocks)
         self._events.start(f"replay from state {arms[0].edit.from_layer}", images * len(arms))
-        return self.replay_blocks(arms, keep, blocks, self._events)
+        halving = Halving(self.batch_size, self._events)
+        self.replay_blocks(arms, keep, blocks, halving, self._events)
+        return halving.facts
 
     def replay_blocks(
-        self, arms: Sequence[Arm], keep: Sequence[int], blocks: Sequence[int], events: Events
-    ) -> dict[str, Any]:
-        """Replay some blocks; returns facts, see `Halving.facts`."""
+        self, arms: Sequence[Arm], keep: Sequence[int], blocks: Sequence[int], halving: Halving, events: Events
+    ) -> None:
+        """Replay some blocks."""
         self._place(arms[0].edit.from_layer)
-        halving = Halving(self.batch_size, events)
         replay_arms(
             self._backbone, self._reader, arms, keep, self._settings.token_types,
             blocks=blocks, device=self._device, arithmetic=self._arithmetic, batch_size=self.batch_size,
             halving=halving, events=events,
         )  # fmt: skip
-        return halving.facts
 
     def _place(self, from_layer: int) -> None:
         """Blocks that were placed for an early start stay there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -26,6 +26,9 @@ from cachetool.store.metadata import ROOT, Document, encode_document, token_docu
 from cachetool.store.opened import OpenedStore
 from cachetool.store.tables import encode_chunk, encode_table, read_table, table_digest, table_document
 from cachetool.tokens import TOKEN_TYPES
+
+Facts = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Facts to merge into those of a store, or what makes them of these."""
 
 RESERVED = {*TOKEN_TYPES, *COORDINATES, "layer", "token_type", "complete", "norm_weight", "norm_bias"}
 
@@ -125,11 +128,12 @@ def _write_images(store: OpenedStore, changed: Mapping[str, Document], images: I
         write_atomically(store.path / "complete" / f"c.{last}.0.0", encode_chunk(flags, document))
 
 
-def merge_facts(path: Path, facts: Mapping[str, Any]) -> None:
+def merge_facts(path: Path, facts: Facts) -> None:
     """Merge entries into the facts of a store. Raises `StoreError` where they are not JSON or the disk refuses."""
     with exclusive(path):
         store = OpenedStore(path)
-        store.root.about["facts"] = {**store.root.about["facts"], **facts}
+        now = store.root.about["facts"]
+        store.root.about["facts"] = {**now, **(facts(now) if callable(facts) else facts)}
         store.root.write()
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cachetool.errors import DamagedError, StoreError
 from cachetool.store.atomic import Staged, remove_file, remove_leftovers, write_atomically
 from cachetool.store.dtypes import fill_value, storage_dtype
-from cachetool.store.extend import SmallArray, add_arrays, merge_facts
+from cachetool.store.extend import Facts, SmallArray, add_arrays, merge_facts
 from cachetool.store.format import StoreSpec
 from cachetool.store.lock import living_owners, remove_dead_locks
 from cachetool.store.opened import OpenedStore
@@ -164,8 +164,11 @@ class StoreWriter:
         add_arrays(self.path, arrays)
         self._store.renew()
 
-    def update_facts(self, facts: Mapping[str, Any]) -> None:
-        """Merge entries into the facts of the store (JSON; later values replace earlier ones). Raises `StoreError`."""
+    def update_facts(self, facts: Facts) -> None:
+        """Merge entries into the facts of the store (JSON; later values replace earlier ones).
+
+        A function is given the facts as they are, while nobody else changes them. Raises `StoreError`.
+        """
         merge_facts(self.path, facts)
         self._store.renew()
 

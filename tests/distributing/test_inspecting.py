@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import cachetool
-from cachetool.distributing.inspecting import agreed, check_sight, probe, witnesses
+from cachetool.distributing.inspecting import agreed, check_python, check_sight, probe, witnesses
 from cachetool.distributing.jobs import Job
 from cachetool.distributing.workers import Description
 from cachetool.environment import RECORDED_PACKAGES
@@ -45,6 +46,18 @@ def test_every_worker_that_differs_is_named() -> None:
     assert "tcp://c (worker three): /data/x cannot be read" in text
     assert "worker two" not in text
     check_sight({"b": answer()}, NAMES)
+
+
+def test_another_python() -> None:
+    major, minor, *_ = platform.python_version_tuple()
+    check_python({"a": f"{major}.{minor}.99", "b": platform.python_version()}, NAMES)
+    found = {"a": f"{major}.{int(minor) + 1}.0", "b": f"{major}.{minor}.0", "c": OSError("no route")}
+    with pytest.raises(ClusterError) as refused:
+        check_python(found, NAMES)
+    text = str(refused.value)
+    assert f"worker one): Python {major}.{int(minor) + 1}.0 (here {platform.python_version()})" in text
+    assert "worker three): OSError: no route" in text
+    assert "worker two" not in text
 
 
 def test_a_worker_that_failed_to_answer_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import pytest
 
 import cachetool
 from cachetool import Edit
-from cachetool.errors import ImageError
+from cachetool.calibrating import calibrate
+from cachetool.distributing import connect, summarize_on
+from cachetool.errors import ClusterError, ImageError
+from cachetool.events import Silent
 from cachetool.store import StoreReader, StoreWriter
 from tests.reference.plain_models import write_folder
 
@@ -102,6 +106,20 @@ def test_calibration(whole: Path, tmp_path: Path, client: Any, contents: Content
     for root, cluster in zip(roots, (None, client), strict=True):
         cachetool.calibrate(extracted(root), limit=15, covariance=covariance, cluster=cluster)
     assert contents(roots[1]) == contents(roots[0])
+
+
+def test_a_calibration_of_another_cache_at_the_same_place(whole: Path, tmp_path: Path, client: Any) -> None:
+    """A worker that joins later is not asked what it sees: it compares key and images."""
+    cache = tmp_path / "a.zarr"
+    shutil.copytree(whole, cache)
+    reader = StoreReader(cache)
+    with connect(client) as cluster:
+        summarize = summarize_on(cluster, cache, Silent())
+        assert calibrate(reader, summarize=summarize).digest == calibrate(reader).digest
+        shutil.rmtree(cache)
+        extracted(tmp_path / "other", limit=4).rename(cache)
+        with pytest.raises(ClusterError, match=r"2 of 2 workers cannot take part:\n.*is another cache there than here"):
+            calibrate(reader, summarize=summarize)
 
 
 def test_progress_is_told_by_block(tmp_path: Path, client: Any) -> None:
