@@ -29,7 +29,7 @@ class CalibrationJob(Job):
     scope: Scope
     """What is computed, but for its images."""
     images: bytes
-    """The images of the scope, a bit for each of the cache: every task carries them, of which there may be a million."""
+    """The images of the scope, a bit for each of the cache: every task carries them, and there may be a million."""
     digest: str
     """That of the key and images of the cache, which nothing is written to, so that no lock tells it from another."""
 

@@ -127,6 +127,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
 def test_a_worker_is_killed(single: Path, killed: tuple[Path, dict[str, str]], contents: Contents) -> None:
     folder, texts = killed
     found, expected = contents(folder / "activations"), contents(single / "activations")
+    # What the worker was writing goes with the next command.
+    found = {name: content for name, content in found.items() if ".partial-" not in name}
     assert len(expected) > 150
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []

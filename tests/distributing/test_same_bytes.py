@@ -117,7 +117,7 @@ def test_a_calibration_of_another_cache_at_the_same_place(whole: Path, tmp_path:
         summarize = summarize_on(cluster, cache, Silent())
         assert calibrate(reader, summarize=summarize).digest == calibrate(reader).digest
         shutil.rmtree(cache)
-        extracted(tmp_path / "other", limit=4).rename(cache)
+        extracted(tmp_path / "other", dtype="float32").rename(cache)
         with pytest.raises(ClusterError, match=r"2 of 2 workers cannot take part:\n.*is another cache there than here"):
             calibrate(reader, summarize=summarize)
 
