@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,14 +14,16 @@ from cachetool.distributing.cluster import Cluster
 from cachetool.distributing.jobs import Job
 from cachetool.distributing.workers import kept, kept_backbone
 from cachetool.edits import Edit
+from cachetool.errors import KeyMismatchError
 from cachetool.events import Events, Silent
 from cachetool.extraction.halving import Halving
 from cachetool.replaying.arm import Arm, Notes
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.replay import Open
 from cachetool.replaying.replayer import Replayer, Settings
+from cachetool.replaying.runs import run_key
 from cachetool.replaying.sources import CacheSources
-from cachetool.store import StoreReader, StoreWriter
+from cachetool.store import StoreReader, StoreWriter, differences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class OpenedCache:
     """A cache and its model on one worker."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.reader = StoreReader(settings.cache)
         use = "compiled" if settings.arithmetic.compiled else "replay"
         backbone = kept_backbone(settings.cache, self.reader.spec, settings.weights, settings.device, use)
@@ -96,9 +100,17 @@ class OpenedReplay:
         return ReplayedBlock(tuple(arm.notes(rows) for arm in self._arms), tuple(self._halving.sizes))
 
     def _arm(self, edit: Edit, path: Path) -> Arm:
-        calibrations = self._cache.calibrations
-        sources = CacheSources(self._cache.reader, calibrations.maker(edit))
-        return Arm(edit, sources, StoreWriter(path), lambda: calibrations.meter(edit))
+        """The run of an edit. Raises `KeyMismatchError` where files that it draws from are others than the driver's."""
+        cache, calibrations = self._cache, self._cache.calibrations
+        sources, writer = CacheSources(cache.reader, calibrations.maker(edit)), StoreWriter(path)
+        types, arithmetic = cache.settings.token_types, cache.settings.arithmetic
+        key = run_key(cache.reader, edit, sources, self._keep, types, calibrations, arithmetic)
+        if different := differences(key, writer.spec.key):
+            raise KeyMismatchError(
+                f"{edit.slug} is another edit on {socket.gethostname()} (here) than for the command (there): "
+                f"{'; '.join(different)}; files that edits and --calibration name must be the same on all workers"
+            )
+        return Arm(edit, sources, writer, lambda: calibrations.meter(edit))
 
 
 class ClusterReplayer:

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cachetool
 from cachetool import Edit
 from cachetool.calibrating import calibrate
 from cachetool.distributing import connect, summarize_on
-from cachetool.errors import ClusterError, ImageError
+from cachetool.errors import ClusterError, ImageError, KeyMismatchError
 from cachetool.events import Silent
+from cachetool.replaying.runs import run_key
 from cachetool.store import StoreReader, StoreWriter
 from tests.reference.plain_models import write_folder
 
@@ -98,6 +100,23 @@ def test_a_run_that_lacks_a_block(whole: Path, tmp_path: Path, client: Any, cont
     cachetool.replay(cache, EDITS[0], cluster=client)
     assert contents(run) == before
     assert (run / "cls" / "c.1.0.0").stat().st_mtime_ns == shard
+
+
+def test_a_file_that_is_another_one_on_a_worker(
+    whole: Path, tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, file = extracted(tmp_path), tmp_path / "direction.npy"
+    np.save(file, np.ones(96))
+
+    def run_key_there(*arguments: Any) -> dict[str, Any]:
+        np.save(file, np.zeros(96))
+        return run_key(*arguments)
+
+    monkeypatch.setattr("cachetool.distributing.replays.run_key", run_key_there)
+    with pytest.raises(KeyMismatchError, match=r"is another edit on .* than for the command .*drawn from.*must be the"):
+        cachetool.replay(cache, Edit("cls", f"add:{file}", 9), cluster=client)
+    (run,) = (tmp_path / "shapes").glob("*.runs/*.zarr")
+    assert not StoreReader(run).complete.any()
 
 
 @pytest.mark.parametrize("covariance", [False, True])
