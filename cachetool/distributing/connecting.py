@@ -106,6 +106,7 @@ def _client(address: str) -> Iterator[Client]:
     from distributed import Client
 
     try:
+        _greet(address)
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:  # a timeout is an OSError
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -115,6 +116,24 @@ def _client(address: str) -> Iterator[Client]:
         ) from error
     with client:
         yield client
+
+
+def _greet(address: str) -> None:
+    """Raise `OSError` where nothing answers as dask does: its clients wait for ever for a service that is silent."""
+    from distributed.comm import connect
+    from distributed.security import Security
+    from distributed.utils import LoopRunner, sync
+
+    async def greet() -> None:
+        comm = await connect(address, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
+        comm.abort()
+
+    runner = LoopRunner()
+    runner.start()
+    try:
+        sync(runner.loop, greet, callback_timeout=CONNECT_SECONDS)
+    finally:
+        runner.stop()
 
 
 @contextmanager
