@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from cachetool.datasets import Batch, Dataset, Transform
+from cachetool.datasets import Batch, Dataset, Transform, load_batches
 from cachetool.datasets.loading import BatchDecoder, unchanged
 
 
@@ -18,16 +18,17 @@ def load_in_threads(
     sha256: Sequence[str],
     workers: int,
 ) -> Iterator[Batch]:
-    """What `load_batches` yields, with threads in place of processes. Raises as that does."""
-
+    """What `load_batches` yields, with threads in place of its processes, if any. Raises as that does."""
+    if workers == 0:
+        yield from load_batches(dataset, transform, batches, sha256=sha256, workers=0)
+        return
     decoder = BatchDecoder(dataset, transform, sha256)
-    ahead = max(workers, 1)
     waiting: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="cachetool-decoder") as pool:
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="cachetool-decoder") as pool:
         try:
             for indices in batches:
                 waiting.append(pool.submit(decoder.__getitem__, indices))
-                if len(waiting) > ahead:
+                if len(waiting) > workers:
                     yield unchanged(waiting.popleft().result(), dataset)
             while waiting:
                 yield unchanged(waiting.popleft().result(), dataset)
