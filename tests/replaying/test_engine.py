@@ -76,7 +76,7 @@ def test_edits_whose_results_do_not_fit_together_go_one_after_the_other(
 def test_nothing_is_projected_where_it_would_not_pay(
     fresh: Callable[..., Path], projected: list[int], monkeypatch: pytest.MonkeyPatch, edit: Edit, options: dict
 ) -> None:
-    monkeypatch.setattr("cachetool.replaying.replay.compile_blocks", lambda backbone, first_block: None)
+    monkeypatch.setattr("cachetool.replaying.replayer.compile_blocks", lambda backbone, first_block: None)
     replay_edits(fresh(), [edit], **options)
     assert projected == []
 
