@@ -177,9 +177,12 @@ def _uninterrupted_loop() -> Iterator[Any]:
     A terminal sends it to all of them, but the driver alone is to end the work: workers would print tracebacks, and be
     started anew. Threads and processes begin with the signals blocked that were blocked where they were started.
     """
+    from multiprocessing import resource_tracker
+
     from distributed.utils import LoopRunner
 
     runner = LoopRunner()
+    resource_tracker.ensure_running()  # to start it later, in the thread of the loop, would unblock the signal there
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         runner.start()
