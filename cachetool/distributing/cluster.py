@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,9 @@ class Cluster:
         check_sight(*self._ask(probe(), RECORDED_PACKAGES, witnesses(job), folders))
         return agreed(*self._ask(describe, job))
 
-    def each(self, job: Job, described: Description, items: Sequence[Any], events: Events) -> Iterator[tuple[Any, Any]]:
+    def each(
+        self, job: Job, described: Description, items: Sequence[Any], events: Events
+    ) -> Generator[tuple[Any, Any], None, None]:
         """Items and what became of them, in order; what workers have to say is told to `events`.
 
         `described` is what all workers said when they opened the job, or one like it.

@@ -28,12 +28,17 @@ request.default_block = lambda *arguments: 16
 from cachetool.cli import main
 main()
 """
-SLOW = """
-import time
+HELD = """
+import pathlib, time
 import cachetool.distributing.cluster as cluster
 result = cluster._result
-cluster._result = lambda *arguments: (time.sleep(1), result(*arguments))[1]
+def held(*arguments):
+    while not pathlib.Path("go on").exists():
+        time.sleep(0.05)
+    return result(*arguments)
+cluster._result = held
 """
+"""The driver takes no result in before it may go on."""
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "200", "--workers", "1", "--layers", "6-12")
 REPLAY = ("replay", "--ablation", "zero", "--ablation", "shuffle", "--from-layer", "6,9")
 CALIBRATE = ("calibrate", "--layers", "6-8")
@@ -184,6 +189,8 @@ def test_the_driver_is_killed(single: Path, tmp_path: Path, contents: Contents) 
     workers = worker_processes(process)
     process.kill()
     process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
     assert "blocks written" in succeed((*EXTRACT, *CLUSTER), folder)
     assert_same_cache(folder, single, contents)
     psutil.wait_procs(workers, timeout=60)
@@ -192,12 +199,13 @@ def test_the_driver_is_killed(single: Path, tmp_path: Path, contents: Contents) 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "two"
-    process = start((*EXTRACT, *CLUSTER), folder, SLOW)
+    process = start((*EXTRACT, *CLUSTER), folder, HELD)
     wait_for_blocks(process, folder, "shapes/*.zarr", 1)
     second = start(EXTRACT, folder)
     text, _ = second.communicate(timeout=120)
     assert second.returncode == 2, text
     assert f"is being written by another cachetool (extract: process {process.pid} on " in text.replace("\n", " ")
+    (folder / "go on").touch()
     text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     assert StoreReader(folder / CACHE).complete[:, :, 6:].all()
