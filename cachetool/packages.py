@@ -12,6 +12,9 @@ FIGURES = ("matplotlib.figure",)
 PAGES = ("jinja2", *FIGURES, "plotly.graph_objects")
 """What the page of `cachetool report` needs, of the same extra."""
 
+CLUSTERS = ("distributed",)
+"""What `--cluster` needs, of the extra `[distributed]`."""
+
 
 def require(what: str, modules: Sequence[str], extra: str, otherwise: str = "") -> None:
     """Import modules of packages that an optional extra brings.

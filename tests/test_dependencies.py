@@ -69,7 +69,7 @@ def test_all_is_every_extra_that_a_command_needs() -> None:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    known = {*sys.stdlib_module_names, "cachetool", "analyses", "distributed", "zarrs"}
+    known = {*sys.stdlib_module_names, "cachetool", "analyses", "zarrs"}
     used = set().union(*map(imported, SOURCES)) - known
     packages = {module: package for package, module in MODULES.items()} | {"markupsafe": "jinja2"}  # of one maker
     optional = set().union(*(found for name, found in EXTRAS.items() if name not in FOR_DEVELOPERS))

@@ -22,6 +22,8 @@ from cachetool import errors, places
 from cachetool.backbones import load
 from cachetool.backbones.catalogue import resolve
 from cachetool.datasets import open_dataset
+from cachetool.distributing.inspecting import agreed
+from cachetool.distributing.workers import Description
 from cachetool.extraction.buffers import BlockBuffer
 from cachetool.extraction.halving import Halving
 from cachetool.packages import PAGES, require
@@ -152,6 +154,14 @@ def _not_even_one(_: pytest.MonkeyPatch) -> None:
         raise MemoryError("cannot allocate 3.1 GB")
 
     Halving(1).run(1, compute)
+
+
+@example(errors.ClusterError)
+def _of_two_kinds(patch: pytest.MonkeyPatch) -> None:
+    processor = {"device": "cpu", "kernel": "cpu AVX2", "machine": "x86_64"}
+    card = {"device": "NVIDIA T4", "kernel": "cuda 12.8", "machine": "x86_64"}
+    found = {"a": Description(processor, 8), "b": Description(card, 32)}
+    agreed(found, {"a": "tcp://10.0.0.1:4000 (worker 0)", "b": "tcp://10.0.0.2:4000 (worker 1)"})
 
 
 @example(errors.MissingPackageError)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cachetool.distributing.cluster import Cluster
 from cachetool.errors import ClusterError, UnknownNameError
+from cachetool.packages import CLUSTERS, require
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
@@ -39,13 +40,15 @@ def connect(cluster: ClusterLike | None) -> Iterator[Cluster | None]:
     ------
     UnknownNameError
         It is none of these.
+    MissingPackageError
+        The package `distributed` is missing.
     ClusterError
-        The package `distributed` is missing, no scheduler answers, or it has no workers.
+        No scheduler answers, or it has no workers.
     """
     if cluster is None or isinstance(cluster, Cluster):
         yield cluster
         return
-    _require_distributed()
+    require("--cluster", CLUSTERS, "distributed")
     from distributed import Client
 
     if isinstance(cluster, Client):
@@ -59,15 +62,6 @@ def connect(cluster: ClusterLike | None) -> Iterator[Cluster | None]:
         return
     with _local_cluster(count) as started, _client(started.scheduler_address) as client:
         yield Cluster(client)
-
-
-def _require_distributed() -> None:
-    try:
-        import distributed  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ClusterError(
-            f"--cluster needs the package {error.name}, which is not installed: pip install 'cachetool[distributed]'"
-        ) from error
 
 
 def _local_workers(name: str) -> int | None:

@@ -13,7 +13,7 @@ import pytest
 
 import cachetool
 from cachetool.distributing import Cluster, connect
-from cachetool.errors import ClusterError, UnknownNameError
+from cachetool.errors import ClusterError, MissingPackageError, UnknownNameError
 
 
 def connected_to(name: Any) -> Cluster | None:
@@ -60,7 +60,7 @@ def test_another_service_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ClusterError, match=r"pip install 'cachetool\[distributed\]'"):
+    with pytest.raises(MissingPackageError, match=r"--cluster needs (.|\n)*pip install 'cachetool\[distributed\]'"):
         connected_to("local:2")
     assert connected_to(None) is None
     cachetool.extract("tiny-reg", "shapes", limit=4, layers=(12,), root=tmp_path, workers=0)
