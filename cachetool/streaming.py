@@ -25,7 +25,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from cachetool.errors import IncompleteError, UnknownNameError
 from cachetool.query import store_path
 from cachetool.randomness import generator
-from cachetool.store import StoreReader, storage_dtype
+from cachetool.store import StoreReader, empty_for_reading, storage_dtype
 
 BUFFER_BYTES = 2**28
 PURPOSE = "activations"
@@ -141,7 +141,7 @@ class Activations(IterableDataset[Batch]):
         own = range(self._rank + number * self._world_size, len(buffers), self._world_size * workers)
         # One buffer for all: memory that is asked for anew comes page by page.
         rows = max((self._starts(buffers[index])[-1] for index in own), default=0)
-        memory = np.empty((rows, self._reader.spec.channels), dtype=storage_dtype(self._reader.spec.dtype))
+        memory = empty_for_reading((rows, self._reader.spec.channels), storage_dtype(self._reader.spec.dtype))
         for index in own:
             yield from self._batches(memory, buffers[index], epoch, index)
 

@@ -18,6 +18,7 @@ from cachetool.store.format import (
 )
 from cachetool.store.key import differences, key_digest, undetermined
 from cachetool.store.lock import Owner, holds, lock, lock_path
+from cachetool.store.memory import empty_for_reading
 from cachetool.store.metadata import Root
 from cachetool.store.opened import OpenedStore, read_array
 from cachetool.store.progress import Part, Progress, progress, share
@@ -52,6 +53,7 @@ __all__ = [
     "create",
     "default_block",
     "differences",
+    "empty_for_reading",
     "extend",
     "from_float32",
     "holds",

@@ -19,6 +19,7 @@ from cachetool.errors import DamagedError, StoreError
 from cachetool.store.dtypes import storage_dtype, to_float32
 from cachetool.store.finished import FinishedBlocks
 from cachetool.store.format import COORDINATES, ImageTable, StoreSpec
+from cachetool.store.memory import empty_for_reading
 from cachetool.store.open_shards import OpenShards
 from cachetool.store.opened import OpenedStore
 from cachetool.store.reading_ahead import worked_on_ahead
@@ -133,7 +134,8 @@ class StoreReader:
         start, stop
             Images from `start` to before `stop`.
         out
-            C-contiguous (image, token, channel) array of the storage dtype to read into.
+            C-contiguous (image, token, channel) array of the storage dtype to read into, best from
+            `empty_for_reading`.
 
         Returns
         -------
@@ -169,7 +171,8 @@ class StoreReader:
         start, stop
             Images from `start` to before `stop`.
         out
-            C-contiguous (layer, image, token, channel) array of the storage dtype to read into.
+            C-contiguous (layer, image, token, channel) array of the storage dtype to read into, best from
+            `empty_for_reading`.
 
         Returns
         -------
@@ -267,7 +270,7 @@ class StoreReader:
     def _empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Memory for a result; what a document claims may be more than there is."""
         try:
-            return np.empty(shape, dtype=dtype)
+            return empty_for_reading(shape, dtype)
         except (MemoryError, ValueError) as error:
             raise StoreError(
                 f"{self.path}: {np.dtype(dtype)} {shape} does not fit into memory; read fewer images at a time, and"

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import zarr
 
-from cachetool.store import ImageTable, StoreReader, StoreSpec, StoreWriter, create
+from cachetool.store import ImageTable, StoreReader, StoreSpec, StoreWriter, create, empty_for_reading
 from cachetool.store.format import default_block
 from cachetool.tokens import TokenLayout
 from tests.benchmarks.ratios import Comparison, in_turns, speed
@@ -39,7 +39,7 @@ def measure(folder: Path) -> Iterator[Comparison]:
     expected = reader.read("patches", layer, 0, IMAGES)
     expected.tofile(raw)
     registers = np.stack([reader.read("registers", one, 0, IMAGES) for one in range(LAYERS)])
-    into, raw_into = np.empty_like(expected), np.empty_like(expected)
+    into, raw_into = (empty_for_reading(expected.shape, expected.dtype) for _ in range(2))
 
     def ours() -> None:
         reader.read("patches", layer, 0, IMAGES, out=into)
@@ -64,7 +64,7 @@ def measure(folder: Path) -> Iterator[Comparison]:
     many = make_store(folder / "many.zarr", MANY_IMAGES, ("registers",))
     yield _registers(many, folder / "many.raw", MANY_IMAGES)
 
-    found = np.empty_like(registers)
+    found = empty_for_reading(registers.shape, registers.dtype)
 
     def all_registers() -> None:
         reader.read_layers("registers", range(LAYERS), 0, IMAGES, out=found)
@@ -82,7 +82,7 @@ def measure(folder: Path) -> Iterator[Comparison]:
 def _cold(path: Path, raw: Path, layer: int) -> Comparison:
     """Reading what the system does not hold in memory; nothing may be mapped, for what is mapped is not dropped."""
     StoreReader(path).read("patches", layer, 0, IMAGES).tofile(raw)
-    into = np.empty((IMAGES, 256, CHANNELS), dtype=np.float16)
+    into = empty_for_reading((IMAGES, 256, CHANNELS), np.float16)
 
     def ours() -> None:
         StoreReader(path).read("patches", layer, 0, IMAGES, out=into)
@@ -117,7 +117,7 @@ def _registers(path: Path, raw: Path, images: int) -> Comparison:
     expected = reader.read_layers("registers", range(LAYERS), 0, images)
     expected.tofile(raw)
     mapped = np.memmap(raw, dtype=np.float16, mode="r", shape=expected.shape)
-    found, raw_found = np.empty_like(expected), np.empty_like(expected)
+    found, raw_found = (empty_for_reading(expected.shape, expected.dtype) for _ in range(2))
 
     def ours() -> None:
         reader.read_layers("registers", range(LAYERS), 0, images, out=found)
