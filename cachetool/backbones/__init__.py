@@ -2,7 +2,8 @@
 
 from cachetool.backbones.base import Backbone, Identity, TransformDefaults
 from cachetool.backbones.batching import default_batch_size
-from cachetool.backbones.catalogue import ModelEntry, catalogue
+from cachetool.backbones.catalogue import ModelEntry, ModelForm, catalogue, forms
+from cachetool.backbones.checkpoint import absolute_model
 from cachetool.backbones.first_block import Projections
 from cachetool.backbones.loading import load
 
@@ -10,9 +11,12 @@ __all__ = [
     "Backbone",
     "Identity",
     "ModelEntry",
+    "ModelForm",
     "Projections",
     "TransformDefaults",
+    "absolute_model",
     "catalogue",
     "default_batch_size",
+    "forms",
     "load",
 ]

@@ -1,4 +1,4 @@
-"""Names of models: the DINO families, the embedded model, and every other supported one of timm as `timm:NAME`."""
+"""Names of models: the DINO families, the embedded model, others of timm (`timm:NAME`) and of Hugging Face (`hf:`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import timm
 from timm.models import get_pretrained_cfg
 
+from cachetool.backbones import checkpoint as checkpoints
 from cachetool.backbones.base import TransformDefaults
+from cachetool.backbones.building import build
+from cachetool.backbones.checkpoint import Checkpoint, open_checkpoint
+from cachetool.backbones.configuration import Architecture, architecture_of
 from cachetool.backbones.hub import cached_weights
 from cachetool.embedded.architecture import IMAGE_SIZE, MEAN, STD
 from cachetool.errors import UnknownNameError, UnsupportedModelError
@@ -56,15 +60,27 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
+class ModelForm:
+    """A way to name models that have no name of their own."""
+
+    name: str
+    """What to type; capitals stand for a name or a path."""
+    description: str
+    """What it names, in a few words."""
+
+
+@dataclass(frozen=True)
 class ModelName:
     """A model name, resolved: which architecture it stands for, and how its images are prepared."""
 
     name: str
     """The name as the user gave it."""
-    timm_name: str
-    """timm's name, with the tag of the weights where one was given; empty for the embedded model."""
+    architecture: Architecture
+    """Which architecture of timm it is."""
     transform: TransformDefaults
     """How images are prepared unless the user says otherwise."""
+    checkpoint: Checkpoint | None = None
+    """Where its weights are, for a checkpoint of Hugging Face."""
 
 
 _SIZES = {
@@ -120,6 +136,18 @@ _NAMED = (
 )
 
 
+_FORMS = (
+    ModelForm("timm:NAME", "any other vision transformer of timm"),
+    ModelForm("hf:REPO", "DINOv2 or DINOv3 of Hugging Face: a repository of the hub, with @REVISION where wanted"),
+    ModelForm("hf:DIR", "the same, from a folder as transformers saves it"),
+)
+
+
+def forms() -> tuple[ModelForm, ...]:
+    """List the ways to name models that the list of models does not have."""
+    return _FORMS
+
+
 def catalogue() -> list[ModelEntry]:
     """List the named models, without building any; `timm:NAME` reaches the other vision transformers of timm."""
     return [replace(entry, available_here=_available(entry)) for entry in _NAMED]
@@ -138,11 +166,14 @@ def resolve(name: str, image_size: int | None = None) -> ModelName:
     """Resolve what a model name stands for, at an image size if one is given (side in pixels).
 
     Raises `UnknownNameError` with the closest names, `UnsupportedModelError` for a timm model whose images are not
-    square unless a size is given.
+    square unless a size is given, and for a checkpoint of another kind; `MissingDataError` and `WeightsError` for a
+    checkpoint whose configuration is not at hand or cannot be read.
     """
+    if name.startswith(checkpoints.PREFIX):
+        return _resolve_checkpoint(name, image_size)
     if name == EMBEDDED:
         transform = TransformDefaults(IMAGE_SIZE if image_size is None else image_size, MEAN, STD, "bicubic", 1.0)
-        return ModelName(name, "", transform)
+        return ModelName(name, Architecture(""), transform)
     entry = next((entry for entry in _NAMED if entry.name == name), None)
     timm_name = name.removeprefix(TIMM_PREFIX) if entry is None else entry.timm_name
     config = _config(timm_name) if entry is not None or name.startswith(TIMM_PREFIX) else None
@@ -162,7 +193,26 @@ def resolve(name: str, image_size: int | None = None) -> ModelName:
         interpolation=str(config.interpolation),
         crop_fraction=float(config.crop_pct) if entry is None else DINO_CROP_FRACTION,
     )
-    return ModelName(name, timm_name, transform)
+    return ModelName(name, Architecture(timm_name), transform)
+
+
+def weights_here(name: str) -> bool:
+    """Whether the weights of a model are on this machine; raises `UnknownNameError` where there is no such model."""
+    if name.startswith(checkpoints.PREFIX):
+        return open_checkpoint(name).is_here()
+    timm_name = resolve(name).architecture.timm_name
+    return not timm_name or cached_weights(timm_name) is not None
+
+
+def _resolve_checkpoint(name: str, image_size: int | None) -> ModelName:
+    """A checkpoint of Hugging Face: its own colours, and size, crop and filter of the named DINO models."""
+    checkpoint = open_checkpoint(name)
+    architecture = architecture_of(checkpoint.configuration(), name, lambda one: build(Architecture(one)))
+    mean, std = checkpoint.colours()
+    size = DINO_IMAGE_SIZE if image_size is None else image_size
+    return ModelName(
+        name, architecture, TransformDefaults(size, mean, std, "bicubic", DINO_CROP_FRACTION), checkpoint
+    )
 
 
 def _config(timm_name: str) -> Any:

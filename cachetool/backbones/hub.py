@@ -1,4 +1,4 @@
-"""Published weights of timm's models: found in the local caches, or downloaded from the Hugging Face hub."""
+"""Files of the Hugging Face hub, and the weights that timm publishes there: from local caches, or downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 import huggingface_hub
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -22,13 +22,21 @@ from timm.models import get_pretrained_cfg
 from cachetool.errors import MissingDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which timm publishes weights in a hub repository, the preferred one first."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for the hub to answer at all; a machine without network should say so at once."""
+
+
+class NotFetchedError(Exception):
+    """A file was not downloaded; the text says why."""
+
+
+class NotPublishedError(NotFetchedError):
+    """The hub answers, but the repository has none of the files."""
 
 
 def cached_weights(timm_name: str) -> Path | None:
@@ -38,10 +46,9 @@ def cached_weights(timm_name: str) -> Path | None:
         return None
     if config.hf_hub_id:
         repository, revision = _repository(config)
-        for file in _files(config):
-            found = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision)
-            if isinstance(found, str):
-                return Path(found)
+        cached = cached_file(repository, revision, _files(config))
+        if cached is not None:
+            return cached
     published = _torch_hub_file(config)
     return published if published is not None and published.is_file() else None
 
@@ -60,18 +67,48 @@ def fetch_weights(timm_name: str) -> Path:
         raise MissingDataError(
             f"timm publishes no weights for {timm_name}; give a .safetensors or .pth file with `--weights FILE`"
         )
-    if constants.HF_HUB_OFFLINE:
-        raise _missing(timm_name, config, "not downloaded, because HF_HUB_OFFLINE is set")
-    try:
-        return _download(config)
-    except Exception as error:  # the classes of network errors differ between versions of the hub's client
-        raise _missing(timm_name, config, f"download failed: {_first_line(error)}") from error
-
-
-def _download(config: Any) -> Path:
-    """Download the first of the published files that the hub has."""
     repository, revision = _repository(config)
-    files = _files(config)
+    try:
+        return download_file(repository, revision, _files(config), "timm")
+    except NotFetchedError as error:
+        raise _missing(timm_name, config, str(error)) from error
+
+
+def cached_file(repository: str, revision: str | None, files: Sequence[str]) -> Path | None:
+    """The first of some files of a repository that the cache of the hub has; None where it has none of them."""
+    for file in files:
+        found = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def download_file(repository: str, revision: str | None, files: Sequence[str], library: str) -> Path:
+    """Download the first of some files that a repository of the hub has; `library` is named to the hub.
+
+    Raises `NotPublishedError` where it has none, `NotFetchedError` that says why not elsewhere, after seconds and
+    without retrying.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise NotFetchedError("not downloaded, because HF_HUB_OFFLINE is set")
+    try:
+        return _download(repository, revision, files, library)
+    except GatedRepoError as error:
+        raise NotFetchedError(
+            f"{repository} is gated: agree to its terms on its page of the hub, then log in with `hf auth login` or "
+            "set HF_TOKEN"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise NotFetchedError(
+            f"the hub has no repository {repository}, or it is private: log in with `hf auth login` or set HF_TOKEN"
+        ) from error
+    except EntryNotFoundError as error:
+        raise NotPublishedError(f"{repository} has no {' or '.join(files)}") from error
+    except Exception as error:  # the classes of network errors differ between versions of the hub's client
+        raise NotFetchedError(f"download failed: {_first_line(error)}") from error
+
+
+def _download(repository: str, revision: str | None, files: Sequence[str], library: str) -> Path:
     for file in files:
         url = huggingface_hub.hf_hub_url(repository, file, revision=revision)
         with _quiet():
@@ -84,7 +121,7 @@ def _download(config: Any) -> Path:
                 continue
             return Path(
                 huggingface_hub.hf_hub_download(
-                    repository, file, revision=revision, etag_timeout=CONNECT_TIMEOUT, library_name="timm"
+                    repository, file, revision=revision, etag_timeout=CONNECT_TIMEOUT, library_name=library
                 )
             )
     raise ValueError(f"{repository} names no weights file")

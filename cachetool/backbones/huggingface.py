@@ -38,7 +38,12 @@ RENAMED = (
     (r"\.mlp\.weights_out\.", ".mlp.fc2."),
 )
 
-RENAMED_SCALES_DINOV2 = ((r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),)
+RENAMED_DINOV2 = (
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"\.mlp\.gate_proj\.", ".mlp.gate."),  # apart in a model of transformers 5, in one matrix as it saves it
+    (r"\.mlp\.up_proj\.", ".mlp.value."),
+    (r"\.mlp\.down_proj\.", ".mlp.fc2."),
+)
 
 RENAMED_DINOV3_GATED = ((r"\.mlp\.gate_proj\.", ".mlp.fc1_g."), (r"\.mlp\.up_proj\.", ".mlp.fc1_x."))
 
@@ -48,6 +53,10 @@ RENAMED_DINOV3 = (
     (r"\.mlp\.up_proj\.", ".mlp.fc1."),
     (r"\.mlp\.down_proj\.", ".mlp.fc2."),
 )
+
+
+JOINED = {".attn.": (("query", "key", "value"), "qkv"), ".mlp.": (("gate", "value"), "fc1")}
+"""Matrices that timm keeps as one, in their order."""
 
 
 def recognized(tensors: Mapping[str, Tensor]) -> bool:
@@ -60,30 +69,39 @@ def to_timm(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
 
     Raises `WeightsError` where a key of DINOv3 has a bias: timm has no place for one.
     """
-    is_dinov3 = any(name.endswith(".attention.o_proj.weight") for name in tensors)
+    is_dinov3 = any(re.match(r"(model\.)?layer\.", name) for name in tensors)
     is_gated = any(name.endswith(".mlp.gate_proj.weight") for name in tensors)
     dinov3_rules = (*(RENAMED_DINOV3_GATED if is_gated else ()), *RENAMED_DINOV3)
-    rules = (*RENAMED, *(dinov3_rules if is_dinov3 else RENAMED_SCALES_DINOV2))
+    rules = (*RENAMED, *(dinov3_rules if is_dinov3 else RENAMED_DINOV2))
     renamed = {}
     for name, tensor in tensors.items():
-        if DROPPED.fullmatch(name):
+        if DROPPED.fullmatch(name) or (name == "embeddings.register_tokens" and tensor.shape[1:2] == (0,)):
             continue
         new = name
         for pattern, replacement in rules:
             new = re.sub(pattern, replacement, new)
         renamed[new] = tensor
-    fused = _fuse_projections(renamed)
-    return split_biases(fused, source) if is_dinov3 else fold_class_position(fused)
+    joined = _join(renamed)
+    return split_biases(joined, source) if is_dinov3 else fold_class_position(joined)
 
 
-def _fuse_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Concatenate query, key and value of each block; a bias that one of them lacks (DINOv3's keys) is zero."""
-    fused = {name: tensor for name, tensor in tensors.items() if not re.search(r"\.attn\.(query|key|value)\.", name)}
-    for name, query in tensors.items():
-        if ".attn.query." not in name:
-            continue
-        parts = [tensors.get(name.replace(".query.", f".{part}.")) for part in ("key", "value")]
-        if name.endswith(".bias"):
-            parts = [torch.zeros_like(query) if part is None else part for part in parts]
-        fused[name.replace(".query.", ".qkv.")] = torch.cat([query, *(part for part in parts if part is not None)])
-    return fused
+def _join(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Concatenate what timm keeps as one; a bias that a part lacks (DINOv3's keys) is zero.
+
+    Where a part lacks its matrix, what there is stays under its own name, for the check of names to tell.
+    """
+    joined = dict(tensors)
+    for branch, (parts, whole) in JOINED.items():
+        for name in [name for name in tensors if re.search(rf"{re.escape(branch)}({'|'.join(parts)})\.", name)]:
+            if name not in joined:
+                continue
+            stem, ending = name.partition(branch)[0] + branch, name.rpartition(".")[2]
+            found = [tensors.get(f"{stem}{part}.{ending}") for part in parts]
+            if ending == "bias":
+                found = [torch.zeros_like(tensors[name]) if part is None else part for part in found]
+            if any(part is None for part in found):
+                continue
+            for part in parts:
+                joined.pop(f"{stem}{part}.{ending}", None)
+            joined[f"{stem}{whole}.{ending}"] = torch.cat([part for part in found if part is not None])
+    return joined

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
 from timm.models.eva import Eva
 
 from cachetool.backbones.base import Backbone, Identity
+from cachetool.backbones.building import build
 from cachetool.backbones.catalogue import ModelName, embedded_weights, resolve
 from cachetool.backbones.conversion import check_match, count_classes, fit_bias_variant, to_timm_names
 from cachetool.backbones.eva import EvaBackbone
@@ -18,10 +19,8 @@ from cachetool.backbones.hub import fetch_weights
 from cachetool.backbones.position import fit_position_embedding
 from cachetool.backbones.random_weights import random_weights
 from cachetool.backbones.support import check_supported
-from cachetool.backbones.uninitialised import Uninitialised
 from cachetool.backbones.vit import VisionTransformerBackbone
 from cachetool.backbones.weights import canonical, digest, read_weights
-from cachetool.embedded.architecture import build_tiny_reg
 from cachetool.errors import MissingDataError, UnsupportedModelError, WeightsError
 
 if TYPE_CHECKING:
@@ -39,30 +38,31 @@ def load(
     """Load the model of a name in evaluation mode, at an image size (side in pixels), on a device.
 
     `weights` is a safetensors or PyTorch file under the names of timm, Meta or Hugging Face; without it the published
-    weights are taken from a local cache or the hub, or, with `random_weights_seed`, drawn. The number of classes
-    follows the weights: their classification head is kept, and none is made up.
+    weights, or those of the named checkpoint, are taken from a local cache or the hub, or, with `random_weights_seed`,
+    drawn. The number of classes follows the weights: their classification head is kept, and none is made up.
 
     Raises `UnknownNameError` for the name, `UnsupportedModelError` for an architecture or image size that cannot be
     run, `MissingDataError` for weights that are not at hand, `WeightsError` for weights that do not fit.
     """
     model_name = resolve(name, image_size)
-    skeleton = _build(model_name.timm_name)
+    architecture = model_name.architecture
+    skeleton = build(architecture)
     check_supported(skeleton, name)
     _check_image_size(skeleton, model_name)
-    architecture = model_name.timm_name
     if random_weights_seed is not None:
         if weights is not None:
             raise WeightsError(f"both the file {weights.name} and random weights were asked for; choose one of the two")
         source = f"random, seed {random_weights_seed}"
-        tensors = random_weights(_build(architecture, model_name.transform.size), random_weights_seed)
+        tensors = random_weights(build(architecture, model_name.transform.size), random_weights_seed)
     else:
-        path, source = _locate(model_name, weights)
-        tensors = to_timm_names(read_weights(path), source)
-        tensors, architecture = fit_bias_variant(tensors, architecture, skeleton)
+        files, source = _locate(model_name, weights)
+        tensors = to_timm_names(read_weights(*files), source)
+        tensors, variant = fit_bias_variant(tensors, architecture.timm_name, skeleton)
+        architecture = replace(architecture, timm_name=variant)
     tensors = canonical(tensors)
-    model = _build(architecture, model_name.transform.size, classes=count_classes(tensors))
+    model = build(architecture, model_name.transform.size, classes=count_classes(tensors))
     fitted, position_embedding = fit_position_embedding(tensors, model)
-    label = architecture.partition(".")[0] or model_name.name
+    label = architecture.label or model_name.name
     check_match(fitted, model, label, source)
     _assign(model, fitted)
     identity = Identity(
@@ -78,19 +78,6 @@ def load(
     return backbone
 
 
-def _build(architecture: str, image_size: int | None = None, classes: int | None = None) -> Any:
-    """Build an architecture without memory for its weights, at timm's own image size and classes unless given."""
-    with torch.device("meta"), Uninitialised():
-        if not architecture:
-            model = build_tiny_reg()
-            if image_size is not None:
-                model.set_input_size(img_size=(image_size, image_size))
-            return model
-        chosen: dict[str, Any] = {"img_size": image_size, "num_classes": classes}
-        arguments = {name: value for name, value in chosen.items() if value is not None}
-        return timm.create_model(architecture, pretrained=False, **arguments)
-
-
 def _check_image_size(model: Any, model_name: ModelName) -> None:
     """Refuse a size that leaves a remainder, whose pixels no patch would see."""
     size, patch = model_name.transform.size, int(model.patch_embed.patch_size[0])
@@ -102,19 +89,22 @@ def _check_image_size(model: Any, model_name: ModelName) -> None:
         )
 
 
-def _locate(model_name: ModelName, weights: Path | None) -> tuple[Path, str]:
-    """Find the weights file of a model, and what to call it."""
+def _locate(model_name: ModelName, weights: Path | None) -> tuple[tuple[Path, ...], str]:
+    """Find the weights files of a model, and what to call them."""
     if weights is not None:
-        return Path(weights), f"file {Path(weights).name}"
-    if model_name.timm_name:
-        return fetch_weights(model_name.timm_name), f"timm {model_name.timm_name}"
+        return (Path(weights),), f"file {Path(weights).name}"
+    if model_name.checkpoint is not None:
+        return model_name.checkpoint.weights(), model_name.checkpoint.source
+    timm_name = model_name.architecture.timm_name
+    if timm_name:
+        return (fetch_weights(timm_name),), f"timm {timm_name}"
     with resources.as_file(embedded_weights()) as path:
         if not path.is_file():
             raise MissingDataError(
                 f"{path.name} is not part of this installation of cachetool; install it again, or give the file with "
                 "`--weights FILE`"
             )
-        return path, f"embedded {path.name}"
+        return (path,), f"embedded {path.name}"
 
 
 def _assign(model: Any, tensors: dict[str, Tensor]) -> None:

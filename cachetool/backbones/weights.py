@@ -46,12 +46,26 @@ TRAINING_HEADS = ("dino_head.", "ibot_head.")
 """Heads of self-distillation that training checkpoints keep beside the backbone."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by the names in a safetensors or PyTorch file, unwrapped from the dicts and prefixes of training scripts.
+def read_weights(*paths: Path) -> dict[str, Tensor]:
+    """Tensors by the names in safetensors or PyTorch files, unwrapped from the dicts and prefixes of training scripts.
 
     The format is told by content, not by suffix. Pickled code is never run. Raises `MissingDataError` where there is no
-    such file, `WeightsError` where it cannot be read or holds something else than named tensors.
+    such file, `WeightsError` where it cannot be read or holds something else than named tensors, or where two files
+    hold the same.
     """
+    found: dict[str, Tensor] = {}
+    for path in paths:
+        tensors = _read(path)
+        if twice := found.keys() & tensors.keys():
+            raise WeightsError(
+                f"{path.name} holds tensors that {' or '.join(one.name for one in paths if one != path)} holds too: "
+                f"{', '.join(sorted(twice))}; fetch the files again"
+            )
+        found |= tensors
+    return _strip_prefixes(found)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingDataError(
             f"no weights file at {path}; give the path of a .safetensors or .pth file with `--weights FILE`"
@@ -59,7 +73,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     content = _load_safetensors(path) if _is_safetensors(path) else _load_pickle(path)
     tensors = _unwrap(content, path)
     _check_plain(tensors, path)
-    return _strip_prefixes(tensors)
+    return tensors
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cachetool import places
-from cachetool.backbones import Backbone, load
+from cachetool.backbones import Backbone, absolute_model, load
 from cachetool.datasets import Dataset, Transform, absolute_name, hash_images, open_dataset
 from cachetool.environment import describe_environment, resolve_device
 from cachetool.errors import InvalidEditError, MissingDataError, StoreError, UnknownNameError
@@ -105,7 +105,7 @@ def prepare(
         kind="cache",
         key=key,
         facts={
-            "model": model,
+            "model": absolute_model(model),
             "dataset": absolute_name(dataset),
             "weights_file": str(Path(weights).resolve()) if weights is not None else None,
             "environment": describe_environment(resolved_device),

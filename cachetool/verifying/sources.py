@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cachetool.backbones import Backbone
-from cachetool.backbones.catalogue import resolve
-from cachetool.backbones.hub import cached_weights
+from cachetool.backbones.catalogue import weights_here
 from cachetool.errors import MissingDataError
 from cachetool.replaying import open_backbone
 from cachetool.store import StoreSpec
@@ -19,8 +18,7 @@ def open_model(path: Path, spec: StoreSpec, weights: str | Path | None, *, downl
     `WeightsError` where they are other ones.
     """
     file = weights if weights is not None else spec.facts.get("weights_file")
-    name = resolve(str(spec.facts["model"])).timm_name if file is None and not download else ""
-    if name and cached_weights(name) is None:
+    if file is None and not download and not weights_here(str(spec.facts["model"])):
         raise MissingDataError(
             f"the weights of {spec.facts['model']} are not on this machine; name them with --weights"
         )
