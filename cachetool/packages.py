@@ -15,6 +15,9 @@ PAGES = ("jinja2", *FIGURES, "plotly.graph_objects")
 CLUSTERS = ("distributed",)
 """What `--cluster` needs, of the extra `[distributed]`."""
 
+HUGGING_FACE = ("datasets",)
+"""What data sets named `hf:` need, of the extra `[hf]`."""
+
 
 def require(what: str, modules: Sequence[str], extra: str, otherwise: str = "") -> None:
     """Import modules of packages that an optional extra brings.

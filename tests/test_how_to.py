@@ -16,6 +16,9 @@ import cachetool
 from cachetool.cli import main
 from tests.reference.quick import quick
 
+EXTRAS = {"cluster": ("distributed", "distributed"), "hugging-face": ("datasets", "hf")}
+"""Pages that need a package of an extra, and which."""
+
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "how-to").glob("*.md"))
 
 
@@ -32,8 +35,9 @@ def activations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_page_does_what_it_says(
     page: Path, activations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if page.stem == "cluster":
-        pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
+    if page.stem in EXTRAS:
+        module, extra = EXTRAS[page.stem]
+        pytest.importorskip(module, reason=f"the extra [{extra}] is not installed")
     shutil.copytree(activations, tmp_path / "activations")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CACHETOOL_ROOT", raising=False)

@@ -210,9 +210,7 @@ def _resolve_checkpoint(name: str, image_size: int | None) -> ModelName:
     architecture = architecture_of(checkpoint.configuration(), name, lambda one: build(Architecture(one)))
     mean, std = checkpoint.colours()
     size = DINO_IMAGE_SIZE if image_size is None else image_size
-    return ModelName(
-        name, architecture, TransformDefaults(size, mean, std, "bicubic", DINO_CROP_FRACTION), checkpoint
-    )
+    return ModelName(name, architecture, TransformDefaults(size, mean, std, "bicubic", DINO_CROP_FRACTION), checkpoint)
 
 
 def _config(timm_name: str) -> Any:

@@ -76,7 +76,7 @@ class Checkpoint:
             name
             for name, values in found.items()
             if not isinstance(values, list) or len(values) != 3
-            or not all(isinstance(value, int | float) and 0 <= value < math.inf for value in values)
+            or not all(type(value) in (int, float) and 0 <= value < math.inf for value in values)
             or (name == "image_std" and 0 in values)
         ]  # fmt: skip
         if wrong:
@@ -93,10 +93,11 @@ class Checkpoint:
 
     def is_here(self) -> bool:
         """Whether its files are on this machine."""
-        found = [self._cached((CONFIGURATION,)), self._cached(WEIGHTS)]
-        if None not in found and found[1] is not None and found[1].name == INDEX:
-            found += [self._cached((shard,)) for shard in _shards(found[1])]
-        return None not in found
+        weights = self._cached(WEIGHTS)
+        if weights is None or self._cached((CONFIGURATION,)) is None:
+            return False
+        shards = _shards(weights) if weights.name == INDEX else ()
+        return all(self._cached((shard,)) is not None for shard in shards)
 
     def _cached(self, files: Sequence[str]) -> Path | None:
         if self.folder is None:

@@ -1,7 +1,8 @@
 """Data sets by name: their images in a fixed order, their annotations, and the transform to a model's input."""
 
 from cachetool.datasets.base import IGNORE, Dataset, KeypointPair
-from cachetool.datasets.catalogue import DatasetEntry, absolute_name, catalogue, open_dataset
+from cachetool.datasets.by_place import absolute_name
+from cachetool.datasets.catalogue import DatasetEntry, catalogue, open_dataset
 from cachetool.datasets.hashing import hash_images
 from cachetool.datasets.loading import Batch, load_batches, processors_for_decoding, worker_deaths
 from cachetool.datasets.transform import Affine, Transform

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachetool.datasets.ade20k import ADE20K
-from cachetool.datasets.hdf5 import HDF5Images
-from cachetool.datasets.imagefolder import ImageFolder
+from cachetool.datasets.by_place import BY_PLACE, open_by_place
 from cachetool.datasets.imagenet import ImageNet
-from cachetool.datasets.pairs import KeypointPairs
 from cachetool.datasets.pf_willow import open_pf_willow
 from cachetool.datasets.roots import find_root, require_root
-from cachetool.datasets.segmentation import Segmentation
 from cachetool.datasets.shapes import SHAPES_SPLITS, Shapes
 from cachetool.datasets.spair import SPair
 from cachetool.datasets.voc import VOC
-from cachetool.errors import DatasetError, MissingDataError, UnknownNameError
+from cachetool.errors import DatasetError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +30,7 @@ class DatasetEntry:
     """One line of the list of data sets."""
 
     name: str
-    """What to type; capitals stand for a path."""
+    """What to type; capitals stand for a place."""
     kind: Kind | None
     """The task the set was made for; None where that depends on the files."""
     description: str
@@ -44,7 +41,7 @@ class DatasetEntry:
     looked: tuple[str, ...]
     """The places that were looked at for a named set, the last one being `root` where it was found."""
     available: bool
-    """Whether it can be opened here; True for names with a path."""
+    """Whether it can be opened here; for names with a place, whether the package that they need is installed."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,6 @@ class _Named:
     layout: str
     splits: tuple[str, ...]
     open: Callable[[str, Path, str, str], Dataset]  # name, root, split, slug
-
-
-@dataclass(frozen=True)
-class _ByPath:
-    placeholder: str
-    kind: Kind | None
-    description: str
-    is_file: bool
 
 
 _NAMED: dict[str, _Named] = {
@@ -109,13 +98,6 @@ _NAMED: dict[str, _Named] = {
     ),
 }
 
-_BY_PATH: dict[str, _ByPath] = {
-    "imagefolder": _ByPath("DIR", "classification", "images of your own, in class directories or flat", False),
-    "segmentation": _ByPath("DIR", "segmentation", "images/, masks/ (255 = ignored) and classes.txt", False),
-    "pairs": _ByPath("DIR", "pairs", "pairs.jsonl with corresponding keypoints, and its images", False),
-    "hdf5": _ByPath("FILE", None, "images, and label or masks, in one HDF5 file", True),
-}
-
 _SHAPES_DESCRIPTION = "embedded: drawn scenes, 10 classes, exact masks and keypoints; no files needed"
 
 
@@ -129,14 +111,15 @@ def catalogue() -> list[DatasetEntry]:
         entries.append(
             DatasetEntry(name, named.kind, named.description, named.splits, root, looked, available=root is not None)
         )
-    for prefix, form in _BY_PATH.items():
-        name = f"{prefix}:{form.placeholder}"
-        entries.append(DatasetEntry(name, form.kind, form.description, (), None, (), available=True))
+    for prefix, form in BY_PLACE.items():
+        for name in form.names(prefix):
+            available = form.package is None or find_spec(form.package) is not None
+            entries.append(DatasetEntry(name, form.kind, form.description, (), None, (), available=available))
     return entries
 
 
 def open_dataset(name: str, *, exif: Exif = "ignored") -> Dataset:
-    """Open a data set by name: ``imagenet-val``, ``ade20k#train``, ``imagefolder:DIR``, ``hdf5:FILE``, ``shapes``, ...
+    """Open a data set by name: ``imagenet-val``, ``ade20k#train``, ``imagefolder:DIR``, ``hf:REPO``, ``shapes``, ...
 
     `exif` = ``applied`` turns the images of an ``imagefolder:`` by their EXIF orientation. Raises `UnknownNameError`
     for a name or split that does not exist, `MissingDataError` for files that are not there, and `DatasetError` for
@@ -148,8 +131,8 @@ def open_dataset(name: str, *, exif: Exif = "ignored") -> Dataset:
             f"{name}: only images of imagefolder:DIR can be turned by their EXIF orientation; "
             "the annotations of other data sets refer to stored pixels"
         )
-    if colon and prefix in _BY_PATH:
-        return _open_by_path(name, prefix, place, exif)
+    if colon and prefix in BY_PLACE:
+        return open_by_place(name, prefix, place, exif)
     base, _, split = name.partition("#")
     if base == "shapes":
         split = _choose(name, split, tuple(SHAPES_SPLITS))
@@ -159,48 +142,6 @@ def open_dataset(name: str, *, exif: Exif = "ignored") -> Dataset:
     named = _NAMED[base]
     split = _choose(name, split, named.splits)
     return named.open(name, require_root(base, _NAMED, named.layout), split, _slug(base, split, named.splits))
-
-
-def absolute_name(name: str) -> str:
-    """Return the name of a data set so that it means the same from any current folder."""
-    prefix, colon, place = name.partition(":")
-    return f"{prefix}:{_absolute(place)}" if colon and prefix in _BY_PATH and place.strip() else name
-
-
-def _open_by_path(name: str, prefix: str, place: str, exif: Exif) -> Dataset:
-    form = _BY_PATH[prefix]
-    if not place.strip():
-        raise UnknownNameError(f"{name} names no place: write {prefix}:{form.placeholder}")
-    path, split = _absolute(place), None
-    # A path may itself hold a `#`: the whole is tried first.
-    if not path.exists() and "#" in place:
-        front, _, split = place.rpartition("#")
-        path = _absolute(front)
-    if not (path.is_file() if form.is_file else path.is_dir()):
-        raise MissingDataError(
-            f"{name}: there is no {'file' if form.is_file else 'folder'} {path}.\n"
-            f"{prefix}:{form.placeholder} expects {form.description}; relative paths start at the current folder."
-        )
-    match prefix:
-        case "imagefolder":
-            return ImageFolder(name, _split_folder(name, path, split), exif=exif)
-        case "segmentation":
-            return Segmentation(name, path, split)
-    if split is not None:
-        raise UnknownNameError(f"{name}: {prefix}:{form.placeholder} has no splits, so nothing may follow `#`")
-    return HDF5Images(name, path) if prefix == "hdf5" else KeypointPairs(name, path)
-
-
-def _split_folder(name: str, folder: Path, split: str | None) -> Path:
-    if split is None:
-        return folder
-    splits = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if split not in splits:
-        raise UnknownNameError(
-            f"{name}: no folder {split!r} in {folder}; it has {', '.join(splits[:20]) or 'no folders'}"
-            f"{', ...' if len(splits) > 20 else ''}"
-        )
-    return folder / split
 
 
 def _choose(name: str, split: str, splits: tuple[str, ...]) -> str:
@@ -216,10 +157,6 @@ def _choose(name: str, split: str, splits: tuple[str, ...]) -> str:
 
 def _slug(base: str, split: str, splits: tuple[str, ...]) -> str:
     return base if not splits or split == splits[0] else f"{base}-{split}"
-
-
-def _absolute(place: str) -> Path:
-    return Path(os.path.abspath(Path(place).expanduser()))  # noqa: PTH100 (`resolve` would follow links)
 
 
 def _unknown(name: str, base: str) -> str:

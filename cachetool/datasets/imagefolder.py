@@ -96,7 +96,7 @@ def find_images(root: Path) -> tuple[str, ...]:
                 found.append(prefix + entry.name)
 
     visit(str(root), "", frozenset())
-    if undecodable := [image_id for image_id in found if not image_id.isascii() and not _is_unicode(image_id)]:
+    if undecodable := [image_id for image_id in found if not image_id.isascii() and not is_unicode(image_id)]:
         raise DatasetError(
             f"file names below {root} that are not valid UTF-8, and so cannot name images in a store: rename them."
             f"{listed(ascii(image_id) for image_id in undecodable)}"
@@ -104,7 +104,8 @@ def find_images(root: Path) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a name that the system gave is valid UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

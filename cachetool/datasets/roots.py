@@ -23,6 +23,11 @@ def config_file() -> Path:
     return Path(home).expanduser() / "cachetool" / "data.toml"
 
 
+def absolute_path(place: str | Path) -> Path:
+    """Return a path that means the same from any current folder; links are not followed."""
+    return Path(os.path.abspath(Path(place).expanduser()))  # noqa: PTH100 (`resolve` would follow links)
+
+
 def find_root(name: str, known: Collection[str]) -> tuple[Path | None, tuple[str, ...]]:
     """Return the folder of a named set, or None, and all places that were looked at, first to last.
 
@@ -57,7 +62,7 @@ def _candidates(name: str, known: Collection[str]) -> list[tuple[Path | None, st
     elif value.endswith(".toml"):
         files.insert(0, (Path(value).expanduser(), f" ({VARIABLE})"))
     else:
-        place = Path(os.path.abspath(Path(value).expanduser())) / name  # noqa: PTH100 (`resolve` would follow links)
+        place = absolute_path(value) / name
         found.append((place, f"{place} ({VARIABLE})"))
     for file, note in files:
         if not file.is_file():
@@ -85,5 +90,5 @@ def _read(file: Path, known: Collection[str]) -> dict[str, Path]:
             f'{file} gives folders of data sets, one a line such as  voc2012 = "FOLDER" , '
             f"and knows {', '.join(sorted(known))}. Correct:{listed(problems)}"
         )
-    base = Path(os.path.abspath(file.parent))  # noqa: PTH100 (as above)
+    base = absolute_path(file.parent)
     return {key: base / Path(value).expanduser() for key, value in entries.items()}

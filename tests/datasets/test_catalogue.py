@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def test_every_name_of_the_design_is_listed() -> None:
     assert {entry.name for entry in catalogue()} == {
         "imagenet-val", "imagenet-train", "ade20k", "voc2012", "spair-71k", "pf-willow",
-        "imagefolder:DIR", "segmentation:DIR", "pairs:DIR", "hdf5:FILE", "shapes",
+        "imagefolder:DIR", "segmentation:DIR", "pairs:DIR", "hdf5:FILE", "webdataset:TARS", "hf:DIR",
+        "hf:REPO", "shapes",
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from cachetool.errors import UnknownNameError
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="Name of a model, see `cachetool models`; `timm:NAME` for any other ViT.")
+        str, typer.Argument(help="Name of a model, see `cachetool models`; `timm:NAME` or `hf:REPO` for others.")
     ],
     dataset: Annotated[str, typer.Argument(help="Name of a data set, see `cachetool datasets`.")],
     root: RootOption = None,

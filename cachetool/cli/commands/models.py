@@ -10,15 +10,12 @@ from cachetool.cli.console import JsonOption, output, print_json
 
 
 def command(as_json: JsonOption = False) -> None:
-    """List the models that have names of their own, and whether their weights are on this machine.
-
-    Any other vision transformer of timm is `timm:NAME`.
-    """
-    from cachetool.backbones import catalogue
+    """List the models that have names of their own, with whether their weights are here, and how to name others."""
+    from cachetool.backbones import catalogue, forms
 
     entries = catalogue()
     if as_json:
-        print_json({"models": [asdict(entry) for entry in entries]})
+        print_json({"models": [asdict(entry) for entry in entries], "forms": [asdict(form) for form in forms()]})
         return
     table = Table("name", "blocks", "channels", "registers", "image size", "parameters", "weights here", "description")
     for entry in entries:
@@ -33,4 +30,6 @@ def command(as_json: JsonOption = False) -> None:
             entry.description,
         )
     output.print(table)
-    output.print("timm:NAME names any other vision transformer of timm; --weights FILE loads weights from a file.")
+    for form in forms():
+        output.print(f"{form.name} names {form.description}.")
+    output.print("--weights FILE loads weights from a file.")
