@@ -48,7 +48,7 @@ BY_PLACE: dict[str, Form] = {
     "hdf5": Form(("FILE",), None, "images, and label or masks, in one HDF5 file", is_file=True),
     "webdataset": Form(("TARS",), "classification", "a folder or pattern of .tar files with images and .cls labels"),
     "hf": Form(
-        ("DIR", "REPO"), "classification", "a data set of Hugging Face, saved in a folder or on the hub",
+        ("DIR", "REPO"), "classification", "a data set of Hugging Face, in a folder or on the hub (needs the extra hf)",
         package="datasets",
     ),
 }  # fmt: skip
