@@ -20,7 +20,7 @@ from cachetool.errors import UnsupportedModelError, WeightsError
 
 Number = int | float | bool
 
-MOST_BLOCKS, MOST_CHANNELS = 1000, 2**20
+MOST_BLOCKS, MOST_CHANNELS, MOST_PIXELS = 1000, 2**20, 4096
 """What a configuration may ask for: another number would keep this machine busy for nothing."""
 
 BASES = {
@@ -119,7 +119,7 @@ def _wanted(entries: Mapping[str, Any], source: str, *, gated: bool) -> dict[str
 
     channels = whole("hidden_size", 1, MOST_CHANNELS)
     wanted: dict[str, Number] = {
-        "patch": whole("patch_size", 1, MOST_CHANNELS),
+        "patch": whole("patch_size", 1, MOST_PIXELS),
         "channels": channels,
         "depth": whole("num_hidden_layers", 1, MOST_BLOCKS),
         "heads": whole("num_attention_heads", 1, channels),
@@ -132,6 +132,8 @@ def _wanted(entries: Mapping[str, Any], source: str, *, gated: bool) -> dict[str
         hidden = int(channels * min(number("mlp_ratio"), float(MOST_CHANNELS)))
         # SwiGLU keeps two thirds of the channels, rounded up to a multiple of 8.
         wanted["hidden"] = (int(hidden * 2 / 3) + 7) // 8 * 8 if gated else hidden
+        if not 1 <= wanted["hidden"] <= MOST_CHANNELS:
+            problems.append(f"mlp_ratio {entries['mlp_ratio']!r} makes an MLP of {wanted['hidden']} channels")
         wanted["projection_bias"] = bool(entries["qkv_bias"])
     unit = 4 if "rope_theta" in entries else 1  # a rotary position takes sine and cosine of two directions
     if not problems and channels % (unit * int(wanted["heads"])):

@@ -121,6 +121,8 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
             WeightsError,
             "hidden_size is '32', expected an integer.*patch_size is .*num_hidden_layers is 1000000000.*layer_norm_eps",
         ),
+        ({"mlp_ratio": 1e9}, WeightsError, "mlp_ratio 1000000000.0 makes an MLP of 33554432 channels"),
+        ({"mlp_ratio": 0.01}, WeightsError, "mlp_ratio 0.01 makes an MLP of 0 channels"),
         ({"num_attention_heads": 3}, WeightsError, "hidden_size 32 is no multiple of 1 x num_attention_heads 3"),
         ({"num_hidden_layers": 3}, WeightsError, "(?s)does not hold the weights of.*missing: blocks.2"),
         ({"num_register_tokens": 2}, WeightsError, r"(?s)another shape: reg_token expected \(1, 2, 32\)"),

@@ -101,7 +101,10 @@ def test_other_sizes_equal_too_where_positions_are_resampled_alike(case: str, tm
 
 @pytest.mark.parametrize("size", [24, 56])
 def test_dinov2_without_registers_differs_at_other_sizes_by_the_filter_alone(size: int, tmp_path: Path) -> None:
-    """transformers resamples the positions of this family without antialiasing; timm, and so we, with it."""
+    """transformers resamples the positions of this family without antialiasing; timm, and so we, with it.
+
+    torch's antialiased cubic has another coefficient too, so that larger grids differ as well.
+    """
     model = made("DINOv2")
     model.save_pretrained(tmp_path)
     backbone = load(f"hf:{tmp_path}", image_size=size)
@@ -110,8 +113,7 @@ def test_dinov2_without_registers_differs_at_other_sizes_by_the_filter_alone(siz
     model.embeddings.interpolate_pos_encoding = lambda *_: backbone.model.pos_embed
     assert largest_difference(backbone, model, images) < 2e-6
     del model.embeddings.interpolate_pos_encoding
-    differs = largest_difference(backbone, model, images)
-    assert differs > 1e-3 if size < 32 else differs < 2e-6, "without a reduction both filters are the same"
+    assert largest_difference(backbone, model, images) > 1e-4
 
 
 def test_a_model_that_is_saved_by_its_state_dict(case: str, tmp_path: Path) -> None:
