@@ -44,6 +44,14 @@ def test_json_is_the_only_thing_on_standard_output(cachetool: Any) -> None:
         assert isinstance(json.loads(outcome.out), dict)
 
 
+def test_ways_to_name_others_are_listed(cachetool: Any) -> None:
+    forms = {form["name"] for form in json.loads(cachetool("models", "--json").out)["forms"]}
+    assert forms == {"timm:NAME", "hf:REPO", "hf:DIR"}
+    assert all(form in cachetool("models").out for form in forms)
+    names = {entry["name"] for entry in json.loads(cachetool("datasets", "--json").out)["datasets"]}
+    assert {"hf:REPO", "hf:DIR", "webdataset:TARS"} < names
+
+
 def test_several_ablations_targets_layers_and_seeds(cachetool: Any) -> None:
     cachetool("extract", "tiny-reg", "shapes", "--limit", "10", "--workers", "0")
     outcome = cachetool(
