@@ -216,7 +216,7 @@ def _members(file: _Headers) -> Iterator[tarfile.TarInfo]:
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # which would grow with the tar
+            archive.members.clear()  # type: ignore[attr-defined]  # it would grow with the tar
             if archive.offset <= member.offset:
                 raise tarfile.ReadError(f"the header at byte {member.offset:,} claims a negative size")
             yield member
