@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from timm.layers import LayerNorm
-from timm.models.eva import Eva
+from timm.layers.norm import LayerNorm
 
 from cachetool.errors import UnsupportedModelError, WeightsError
 
@@ -171,8 +170,9 @@ def _own(model: Any) -> dict[str, Number]:
         "epsilon": float(block.norm1.eps),
         "registers": 0 if model.reg_token is None else int(model.reg_token.shape[1]),
     }
-    if isinstance(model, Eva):
-        return numbers | {"temperature": float(model.rope.temperature)}
+    rope = getattr(model, "rope", None)
+    if rope is not None:
+        return numbers | {"temperature": float(rope.temperature)}
     return numbers | {"projection_bias": block.attn.qkv.bias is not None}
 
 

@@ -41,6 +41,9 @@ _SPLITS = {
 MOST_CLASSES = 2**20
 """Numbers that a class without a name may have; each gets one."""
 
+CONNECT_TIMEOUT = 5.0
+"""Seconds to wait for the hub to answer at all; a machine without network should say so at once."""
+
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -163,6 +166,7 @@ def _load(name: str, place: Place) -> tuple[Any, str]:
 
     with _quiet(), _refusing(name, place):
         if place.folder is None:
+            _ask_for(place.repository)
             split = place.split or _only(name, datasets.get_dataset_split_names(place.repository, place.configuration))
             return datasets.load_dataset(place.repository, place.configuration, split=split), split
         if (place.folder / "state.json").is_file():
@@ -175,6 +179,22 @@ def _load(name: str, place: Place) -> tuple[Any, str]:
             return datasets.load_dataset("parquet", data_files={"rows": files[split]}, split="rows"), split
         split = _chosen(name, place.split, list(found))
         return found[split], split
+
+
+def _ask_for(repository: str) -> None:
+    """Raise `OSError` where the hub has no such data set or does not answer, and `datasets` has not prepared it before.
+
+    Asked first, because this question is not retried, while `datasets` without network tries for half a minute.
+    """
+    import datasets
+    from huggingface_hub import HfApi
+
+    if (Path(datasets.config.HF_DATASETS_CACHE) / repository.replace("/", "___")).is_dir():
+        return
+    try:
+        HfApi().dataset_info(repository, timeout=CONNECT_TIMEOUT)
+    except Exception as error:  # the classes of network errors differ between versions of the hub's client
+        raise OSError(_first_line(error)) from error
 
 
 def _parquet_files(name: str, folder: Path) -> dict[str, list[str]]:

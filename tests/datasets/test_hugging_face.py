@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -225,6 +226,18 @@ def test_a_repository_without_network_says_what_to_do(monkeypatch: pytest.Monkey
             open_dataset(name)
     assert time.monotonic() - started < 30
     assert capfd.readouterr().out == ""
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(MissingDataError, match=r"is not on this machine .*refused"):
+            open_dataset("hf:somebody/pets#train")
+    assert time.monotonic() - started < 15
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_name_means_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
