@@ -30,6 +30,10 @@ STEPS = ("write", "fsync", "open", "mkdir", "rename", "replace", "unlink", "link
 
 STORES = ("*/*.zarr", "*/*.runs/*.zarr")
 
+IMAGES = 22
+EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", IMAGES, "--workers", "0")
+"""An extraction of six blocks, the last partly filled; `--root` is to follow."""
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([PRELOADED])
 

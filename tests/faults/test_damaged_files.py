@@ -34,8 +34,8 @@ READ_ERRORS = (cachetool.CachetoolError, OSError, RuntimeError, ValueError, KeyE
 
 
 def photographs(folder: Path) -> str:
-    """Ten images of two classes, one of which cannot be decoded."""
-    for index in range(10):
+    """Seven images of two classes, one of which cannot be decoded."""
+    for index in range(7):
         pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         file = folder / ("cat", "dog")[index % 2] / f"{index}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def photographs(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of three blocks, and two runs, a calibration and outcomes of it."""
+    """A cache of two blocks, the second partly filled, and two runs, a calibration and outcomes of it."""
     folder = tmp_path_factory.mktemp("damaged")
     images = photographs(tmp_path_factory.mktemp("photographs"))
     with quick(), pytest.MonkeyPatch.context() as patch:

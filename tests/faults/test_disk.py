@@ -17,17 +17,15 @@ from pathlib import Path
 import pytest
 
 from cachetool.store import StoreReader, check_block
-from tests.faults.commands import count, locks, records, run, start, succeed
+from tests.faults.commands import EXTRACT, count, locks, records, run, start, succeed
 
 TIMES = count("CACHETOOL_FULL_DISKS", 3)
-EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "22", "--workers", "0", "--root")
 COMMANDS: dict[str, tuple[object, ...]] = {
-    "extract": EXTRACT[:-1],
+    "extract": EXTRACT,
     "replay": ("replay", "--ablation", "shuffle", "--from-layer", "9", "--keep", "all"),
     "calibrate": ("calibrate", "--layers", "6-8"),
     "evaluate": ("evaluate", "--task", "retrieval"),
 }
-RUNS = ("replay", "--ablation", "none", "--ablation", "zero", "--from-layer", "11")
 
 
 @pytest.fixture
@@ -60,29 +58,32 @@ def files(root: Path) -> dict[str, bytes]:
     return {file.relative_to(root).as_posix(): b"" if file.suffix == ".json" else file.read_bytes() for file in found}
 
 
-def prepare(root: Path, name: str, folder: Path) -> None:
-    if name != "extract":
-        succeed((*EXTRACT, root), folder)
-    if name == "evaluate":
-        succeed((*RUNS, "--root", root), folder)
+@pytest.fixture
+def before(name: str, extracted: Path, replayed: Path, tmp_path: Path) -> Path:
+    """A root as the command finds it; to be copied."""
+    return {"extract": tmp_path / "nothing", "evaluate": replayed}.get(name, extracted)
+
+
+def begin(root: Path, before: Path) -> None:
+    if before.exists():
+        shutil.copytree(before, root)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_full_disk(name: str, disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk(name: str, disk: Path, before: Path, tmp_path: Path) -> None:
     arguments = (*COMMANDS[name], "--root")
     whole = tmp_path / "whole"
-    prepare(whole, name, tmp_path)
-    before = sum(len(content) for content in files(whole).values())
+    begin(whole, before)
     succeed((*arguments, whole), tmp_path)
     expected = files(whole)
-    needed = sum(map(len, expected.values())) - before
+    needed = sum(map(len, expected.values())) - sum(map(len, files(before).values()))
     amounts = random.Random(name)
     refused = 0
     for _ in range(TIMES):
         root = disk / "root"
-        prepare(root, name, tmp_path)
+        begin(root, before)
         filler = fill(disk, amounts.randrange(needed))
         command = run((*arguments, root), tmp_path)
         assert command.process.exitcode in (0, 2), command.text
@@ -107,15 +108,15 @@ def test_a_full_disk(name: str, disk: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_read_only_disk(name: str, disk: Path, tmp_path: Path) -> None:
-    prepare(disk / "root", name, tmp_path)
-    before = files(disk)
+def test_a_read_only_disk(name: str, disk: Path, before: Path, tmp_path: Path) -> None:
+    begin(disk / "root", before)
+    found = files(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     command = run((*COMMANDS[name], "--root", disk / "root"), tmp_path)
     assert command.process.exitcode == 2, command.text
     assert "ead-only" in command.text
     assert "Traceback" not in command.text
-    assert files(disk) == before
+    assert files(disk) == found
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     succeed((*COMMANDS[name], "--root", disk / "root"), tmp_path)
 
@@ -123,9 +124,9 @@ def test_a_read_only_disk(name: str, disk: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["extract", "replay"])
 @pytest.mark.parametrize("blocks", [0, 2])
-def test_a_folder_that_goes_away_and_comes_back(name: str, blocks: int, tmp_path: Path) -> None:
+def test_a_folder_that_goes_away_and_comes_back(name: str, blocks: int, before: Path, tmp_path: Path) -> None:
     root, away = tmp_path / "root", tmp_path / "away"
-    prepare(root, name, tmp_path)
+    begin(root, before)
     done = len(records(root))
     command = start((*COMMANDS[name], "--root", root), tmp_path)
     while len(records(root)) < done + blocks or not locks(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -17,17 +18,25 @@ EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "42", "--workers", "1", "
 REPLAY = ("replay", "--ablation", "zero", "--ablation", "shuffle", "--from-layer", "1", "--keep", "all", "--root")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with the whole cache; to be copied."""
+    folder = tmp_path_factory.mktemp("whole")
+    succeed((*EXTRACT, folder / "root"), folder)
+    return folder / "root"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("presses", [1, 2, 3])
 @pytest.mark.parametrize("name", ["extract", "replay"])
-def test_interrupted(name: str, presses: int, tmp_path: Path) -> None:
+def test_interrupted(name: str, presses: int, whole: Path, tmp_path: Path) -> None:
     moments = random.Random(presses)
     interrupted = 0
     for attempt in range(INTERRUPTS // 2):
         root = tmp_path / str(attempt)
         if name == "replay":
-            succeed((*EXTRACT, root), tmp_path)
+            shutil.copytree(whole, root)
         before = records(root)
         arguments = (*(EXTRACT if name == "extract" else REPLAY), root)
         command = start(arguments, tmp_path)

@@ -6,31 +6,20 @@ import hashlib
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-IMAGES = 192
+from tests.faults.commands import start, succeed
+
+IMAGES = 48
+"""Twelve blocks: a kill should find several finished ones."""
 KILLS = 20
 
-# Blocks of 16 images: a kill should find several finished blocks, which at the default size would take minutes.
-CHILD = """
-import sys
-import cachetool.extraction.request as request
-request.default_block = lambda *arguments: 16
-from cachetool.cli import main
-main()
-"""
 
-
-def command(root: Path) -> list[str]:
-    return [
-        sys.executable, "-c", CHILD, "extract", "tiny-reg", "shapes", "--limit", str(IMAGES), "--workers", "1",
-        "--root", str(root), "--json",
-    ]  # fmt: skip
+def command(root: Path) -> tuple[object, ...]:
+    return ("extract", "tiny-reg", "shapes", "--limit", IMAGES, "--workers", "1", "--root", root)
 
 
 def finished_blocks(cache: Path) -> dict[str, tuple[int, ...]]:
@@ -55,7 +44,7 @@ def shard_bytes(cache: Path) -> dict[str, str]:
 @pytest.mark.timeout(1500)
 def test_kill_at_random_moments(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    subprocess.run(command(whole), check=True, capture_output=True)
+    succeed(command(whole), tmp_path)
     expected = shard_bytes(whole / "shapes" / "tiny-reg.zarr")
 
     moments = random.Random(0)
@@ -65,21 +54,21 @@ def test_kill_at_random_moments(tmp_path: Path) -> None:
         cache = root / "shapes" / "tiny-reg.zarr"
         done: dict[str, tuple[int, ...]] = {}
         while True:
-            child = subprocess.Popen(command(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            child = start(command(root), tmp_path)
             if kills < KILLS:
                 # A moment is a number of finished blocks and a little more, so that it means the same on any machine.
                 blocks = len(done) + moments.randrange(5)
-                while child.poll() is None and len(finished_blocks(cache)) < blocks:
-                    time.sleep(0.01)
-                time.sleep(moments.uniform(0, 0.2))
-                if child.poll() is None:
-                    child.send_signal(signal.SIGKILL)
-                    kills += 1
-            child.communicate()
+                while child.process.is_alive() and len(finished_blocks(cache)) < blocks:
+                    time.sleep(0.002)
+                time.sleep(moments.uniform(0, 0.05))
+                child.signal(signal.SIGKILL)
+            status = child.wait()
+            kills += status == -signal.SIGKILL
             now = finished_blocks(cache)
             assert done.items() <= now.items(), "a finished block was written again"
             done = now
-            if child.returncode == 0:
+            if status != -signal.SIGKILL:
+                assert status == 0, child.text
                 break
         assert shard_bytes(cache) == expected
         assert not list(cache.rglob("*partial*"))

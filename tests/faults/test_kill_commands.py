@@ -20,11 +20,9 @@ import pytest
 from cachetool.errors import DamagedError, IncompleteError
 from cachetool.places import list_runs
 from cachetool.store import StoreReader
-from tests.faults.commands import count, run, start, succeed
+from tests.faults.commands import EXTRACT, count, run, start, succeed
 
 KILLS = count("CACHETOOL_KILLS", 8)
-IMAGES = 22
-EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", IMAGES, "--workers", "0", "--root")
 CACHE = Path("shapes/tiny-reg.zarr")
 
 
@@ -43,10 +41,10 @@ class Case:
 
 
 CASES = {
-    "extract": Case(EXTRACT[:-1], "shapes/tiny-reg.zarr/**/*"),
+    "extract": Case(EXTRACT, "shapes/tiny-reg.zarr/**/*"),
     "replay": Case(("replay", "--ablation", "shuffle", "--from-layer", "9", "--keep", "all"), "shapes/*.runs/**/*"),
     "calibrate": Case(("calibrate", "--layers", "6-8"), "shapes/*.calibrations/**/*"),
-    "repair": Case(("verify", "--repair"), "shapes/tiny-reg.zarr/**/*", (EXTRACT[:-1],), damages=True),
+    "repair": Case(("verify", "--repair"), "shapes/tiny-reg.zarr/**/*", (EXTRACT,), damages=True),
     "evaluate": Case(("evaluate", "--task", "retrieval"), "shapes/*.outcomes/**/*"),
     "export": Case(("export", "shapes/tiny-reg", "{root}/cache.h5"), "cache.h5"),
 }
@@ -57,27 +55,17 @@ def in_root(arguments: Sequence[object], root: Path) -> list[str]:
     return [*(str(argument).replace("{root}", str(root)) for argument in arguments), "--root", str(root)]
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with a whole cache and two runs."""
-    folder = tmp_path_factory.mktemp("prepared")
-    root = folder / "root"
-    succeed((*EXTRACT, root), folder)
-    succeed(("replay", "--ablation", "none", "--ablation", "zero", "--from-layer", "11", "--root", root), folder)
-    return root
-
-
 def files(root: Path, pattern: str) -> dict[str, bytes]:
     """Files by path; of documents, which hold times and sizes of batches, only that they are there."""
     found = (file for file in root.glob(pattern) if file.is_file() and ".cachetool" not in file.parts)
     return {file.relative_to(root).as_posix(): b"" if file.name == "zarr.json" else file.read_bytes() for file in found}
 
 
-def begin(root: Path, prepared: Path, case: Case) -> None:
+def begin(root: Path, replayed: Path, case: Case) -> None:
     """The state of the disk before the command."""
     if case is CASES["extract"]:
         return
-    shutil.copytree(prepared, root)
+    shutil.copytree(replayed, root)
     if case.damages:
         for name in ("patches/c.1.0.0.0", "cls/c.3.0.0"):
             shard = root / CACHE / name
@@ -112,10 +100,10 @@ def sound(path: Path, expected: Path, *, may_be_damaged: bool) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", CASES)
-def test_killed_at_any_moment(name: str, prepared: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment(name: str, replayed: Path, tmp_path: Path) -> None:
     case = CASES[name]
     whole = tmp_path / "whole"
-    begin(whole, prepared, case)
+    begin(whole, replayed, case)
     started = time.monotonic()
     run(in_root(case.arguments, whole), tmp_path)
     seconds = time.monotonic() - started
@@ -129,7 +117,7 @@ def test_killed_at_any_moment(name: str, prepared: Path, tmp_path: Path) -> None
     kills = rounds = 0
     while kills < KILLS:
         root = tmp_path / f"round-{rounds}"
-        begin(root, prepared, case)
+        begin(root, replayed, case)
         finished = 0
         while True:
             die_at = moments.randrange(1, steps + 1) if kills % 2 and kills < KILLS else None

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +18,41 @@ import pytest
 
 from cachetool.errors import StoreError
 from cachetool.store import StoreReader, StoreWriter, create, lock
-from tests.faults.commands import Command, locks, start, succeed
+from tests.faults.commands import EXTRACT, Command, locks, start, succeed
 from tests.store.conftest import make_example
 
-EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "22", "--workers", "0", "--root")
 
-
-def slow_blocks() -> None:
-    """Let every block take its time, so that another process finds the first one at work."""
+def hold_blocks(until: Path) -> None:
+    """Let the first block wait for a file, so that another process finds this one at work."""
     write = StoreWriter.write_block
 
-    def slow(*arguments: Any, **options: Any) -> int:
-        time.sleep(1)
+    def held(*arguments: Any, **options: Any) -> int:
+        while not until.exists():
+            time.sleep(0.01)
         return write(*arguments, **options)
 
-    pytest.MonkeyPatch().setattr(StoreWriter, "write_block", slow)
+    pytest.MonkeyPatch().setattr(StoreWriter, "write_block", held)
 
 
 @contextmanager
 def at_work(arguments: tuple[object, ...], folder: Path) -> Iterator[Command]:
-    """A command that holds its lock for some seconds, and then ends well."""
-    command = start(arguments, folder, prepare=slow_blocks)
-    while not locks(folder / "root"):
-        assert command.process.is_alive(), command.text
-    yield command
+    """A command that holds its lock while the block runs, and then ends well."""
+    until = folder / f"until-{arguments[0]}"
+    command = start(arguments, folder, prepare=partial(hold_blocks, until))
+    try:
+        while not locks(folder / "root"):
+            assert command.process.is_alive(), command.text
+            time.sleep(0.01)
+        yield command
+    finally:
+        until.touch()
     assert command.wait() == 0, command.text
 
 
 @pytest.mark.slow
 def test_two_extractions_and_two_replays(tmp_path: Path) -> None:
     cache = tmp_path / "root" / "shapes" / "tiny-reg.zarr"
-    extraction = (*EXTRACT, tmp_path / "root")
+    extraction = (*EXTRACT, "--root", tmp_path / "root")
     with at_work(extraction, tmp_path) as first:
         second = start(extraction, tmp_path)
         assert second.wait() == 2, second.text
