@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cachetool.backbones import Backbone, load
+from cachetool.backbones import Backbone
 from cachetool.datasets import Dataset, open_dataset
 from cachetool.errors import KeyMismatchError, StoreError, UnknownNameError
 from cachetool.extraction import extract, prepare
 from cachetool.store import differences, key_digest
 from cachetool.store.key import undetermined
 from tests.reference.plain_models import TINY_REG, write_folder
+from tests.reference.quick import quick_load
 
 Patch = pytest.MonkeyPatch
 
@@ -44,7 +45,7 @@ def parts(key: Mapping[str, Any], *path: str) -> set[str]:
 
 def with_model(patch: Patch, **attributes: Any) -> None:
     """Have the model load with other attributes."""
-    plain = load("tiny-reg")
+    plain = quick_load("tiny-reg")
 
     def loaded(*arguments: Any, **options: Any) -> Backbone:
         backbone = copy.copy(plain)
@@ -56,7 +57,7 @@ def with_model(patch: Patch, **attributes: Any) -> None:
 
 
 def with_transform(patch: Patch, **changed: Any) -> None:
-    with_model(patch, transform_defaults=replace(load("tiny-reg").transform_defaults, **changed))
+    with_model(patch, transform_defaults=replace(quick_load("tiny-reg").transform_defaults, **changed))
 
 
 def with_images(patch: Patch, **attributes: Any) -> None:

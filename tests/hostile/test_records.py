@@ -22,9 +22,15 @@ def record(store: Path, block: int = 0) -> Path:
     return store / ".cachetool" / "blocks" / f"{block:07d}.json"
 
 
-def check(sound: Path, data: st.DataObject) -> None:
-    expected = read_everything(sound)
-    del expected["complete"]
+@pytest.fixture(scope="module")
+def expected(sound: Path) -> dict[str, Any]:
+    """What the sound store gives, but for what a record says itself."""
+    found = read_everything(sound)
+    del found["complete"]
+    return found
+
+
+def check(sound: Path, expected: dict[str, Any], data: st.DataObject) -> None:
     document = json.loads(record(sound).read_bytes())
     with harmed(record(sound), json.dumps(data.draw(mutated(document))).encode()):
         refused_or_same(lambda: read_everything(sound), expected, sound.name)
@@ -32,15 +38,19 @@ def check(sound: Path, data: st.DataObject) -> None:
 
 @QUICK
 @given(data=st.data())
-def test_a_changed_record_is_refused_or_changes_no_value(sound: Path, data: st.DataObject) -> None:
-    check(sound, data)
+def test_a_changed_record_is_refused_or_changes_no_value(
+    sound: Path, expected: dict[str, Any], data: st.DataObject
+) -> None:
+    check(sound, expected, data)
 
 
 @pytest.mark.slow
 @LONG
 @given(data=st.data())
-def test_hundreds_of_changed_records_are_refused_or_change_no_value(sound: Path, data: st.DataObject) -> None:
-    check(sound, data)
+def test_hundreds_of_changed_records_are_refused_or_change_no_value(
+    sound: Path, expected: dict[str, Any], data: st.DataObject
+) -> None:
+    check(sound, expected, data)
 
 
 def with_part(document: dict[str, Any], **parts: Any) -> bytes:
