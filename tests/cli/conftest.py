@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import cachetool as package
 from cachetool.cli import console, main
+from tests.reference.quick import quick
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,27 @@ class Outcome:
 
 
 Cachetool = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _quick_package() -> Iterator[None]:
+    with quick():
+        yield
+
+
+@pytest.fixture(scope="session")
+def of_six(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with the cache that `extract tiny-reg shapes --limit 6` makes."""
+    root = tmp_path_factory.mktemp("of-six") / "activations"
+    with quick():
+        package.extract("tiny-reg", "shapes", limit=6, root=root, workers=0)
+    return root
+
+
+@pytest.fixture
+def extracted(of_six: Path, tmp_path: Path) -> Path:
+    """That cache where the command line looks for it, to be changed at will."""
+    return Path(shutil.copytree(of_six, tmp_path / "activations"))
 
 
 @pytest.fixture

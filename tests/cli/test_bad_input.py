@@ -50,6 +50,7 @@ def test_unknown_dataset(cachetool: Any) -> None:
     refused(cachetool("extract", "tiny-reg", "shape"), "shape", "shapes")
 
 
+@pytest.mark.usefixtures("extracted")
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
@@ -70,7 +71,6 @@ def test_unknown_dataset(cachetool: Any) -> None:
     ],
 )
 def test_bad_replays(cachetool: Any, arguments: tuple[str, ...], fragments: tuple[str, ...]) -> None:
-    cachetool(*EXTRACT)
     refused(cachetool("replay", *arguments), *fragments)
     assert not list(Path("activations").glob("*/*.runs/*.zarr"))
 
@@ -116,8 +116,8 @@ def test_weights_that_are_no_weights(cachetool: Any, tmp_path: Path) -> None:
         refused(cachetool("extract", "dinov2-reg-s", "shapes", "--weights", tmp_path / name), name)
 
 
+@pytest.mark.usefixtures("extracted")
 def test_another_key_at_the_same_place(cachetool: Any) -> None:
-    cachetool(*EXTRACT)
     before = sorted(Path("activations").rglob("*"))
     refused(cachetool(*EXTRACT, "--dtype", "float32"), "dtype", "float16", "float32", "--name")
     refused(cachetool(*EXTRACT, "--image-size", "96"), "size", "64", "96", "--name")
