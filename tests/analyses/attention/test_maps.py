@@ -8,7 +8,7 @@ import pytest
 import cachetool
 from analyses.attention.maps import attention_maps
 from cachetool.errors import InvalidEditError
-from tests.analyses.conftest import Small
+from tests.analyses.conftest import EVALUATED, Small
 
 
 def test_maps_are_rows_of_attention(small: Small) -> None:
@@ -22,5 +22,5 @@ def test_maps_are_rows_of_attention(small: Small) -> None:
 
 
 def test_images_that_are_not_there_are_named(small: Small) -> None:
-    with pytest.raises(InvalidEditError, match="expected positions from 0 to 59, found 60, 99"):
-        attention_maps(cachetool.open(small.cache), images=(0, 60, 99))
+    with pytest.raises(InvalidEditError, match=f"expected positions from 0 to {EVALUATED - 1}, found {EVALUATED}, 99"):
+        attention_maps(cachetool.open(small.cache), images=(0, EVALUATED, 99))

@@ -8,7 +8,6 @@ import cachetool
 from analyses.evaluation.evaluate import evaluate
 from cachetool import Edit
 from tests.analyses.conftest import Small
-from tests.reference.quick import quick
 
 
 class Heard:
@@ -24,13 +23,12 @@ class Heard:
 
 
 def test_a_donor_that_is_no_training_image_does_not_stop_the_others(small: Small, tmp_path: Path) -> None:
-    with quick():
-        cache = cachetool.extract("tiny-reg", "shapes#val", root=tmp_path, limit=12, workers=0)
-        donor = str(cache.image_id.values[3])
-        edits = [Edit("registers", "none", 6), Edit("registers", "zero", 6), Edit("registers", f"patch:{donor}", 6)]
-        runs = cachetool.replay(cache, edits)
-        heard = Heard()
-        rows = evaluate(cache, small.train, ["classification"], runs=runs, refit=True, resamples=50, events=heard)
+    cache = cachetool.extract("tiny-reg", "shapes#val", root=tmp_path, limit=12, workers=0)
+    donor = str(cache.image_id.values[3])
+    edits = [Edit("registers", "none", 6), Edit("registers", "zero", 6), Edit("registers", f"patch:{donor}", 6)]
+    runs = cachetool.replay(cache, edits)
+    heard = Heard()
+    rows = evaluate(cache, small.train, ["classification"], runs=runs, refit=True, resamples=50, events=heard)
     assert {row.replacement for row in rows if row.head == "refit"} == {"zero"}
     assert {row.replacement for row in rows if row.head == "intact"} == {"none", "zero", f"patch:{donor}"}
     (said,) = (text for text in heard.messages if "not refitted" in text)

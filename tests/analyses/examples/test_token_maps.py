@@ -10,7 +10,7 @@ import cachetool
 from analyses.examples.token_maps import INTACT, token_maps
 from analyses.geometry.patch_colours import patch_colours
 from cachetool.errors import InvalidEditError, MissingDataError
-from tests.analyses.conftest import EDITS, Small
+from tests.analyses.conftest import EDITS, EVALUATED, Small
 
 IMAGES = (41, 3)
 
@@ -55,8 +55,8 @@ def test_attention_is_that_of_the_whole_store_and_reasons_name_the_arm(small: Sm
 
 def test_what_is_lacking_is_named(small: Small) -> None:
     cache = cachetool.open(small.cache)
-    with pytest.raises(InvalidEditError, match="expected positions from 0 to 59, found 60"):
-        token_maps(cache, {}, [0, 60])
+    with pytest.raises(InvalidEditError, match=f"expected positions from 0 to {EVALUATED - 1}, found {EVALUATED}"):
+        token_maps(cache, {}, [0, EVALUATED])
     with pytest.raises(MissingDataError, match="expected patches of state 12, the model's last, in intact, found cls"):
         token_maps(cache.drop_vars("patches"), {}, [0])
     with pytest.raises(MissingDataError, match="in early, found cls, registers, patches of states 3;"):

@@ -18,14 +18,12 @@ from cachetool.errors import InvalidEditError, MissingDataError
 from cachetool.places import analyses_directory
 from tests.analyses.conftest import path_of
 from tests.analyses.report.conftest import Reported
-from tests.reference.quick import quick
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Path:
     """A small cache of its own, without runs."""
-    with quick():
-        cache = cachetool.extract("tiny-reg", "shapes#val", root=tmp_path, limit=6, layers=[11, 12], workers=0)
+    cache = cachetool.extract("tiny-reg", "shapes#val", root=tmp_path, limit=6, layers=[11, 12], workers=0)
     return path_of(cache)
 
 
@@ -41,17 +39,15 @@ def test_runs_are_chosen_by_rule_or_by_name(reported: Reported) -> None:
 
 
 def test_of_equal_edits_the_run_that_kept_more_is_shown(bare: Path) -> None:
-    with quick():
-        cachetool.replay(bare, [Edit("registers", "zero", 11)])
-        kept = path_of(cachetool.replay(bare, [Edit("registers", "zero", 11)], keep=[11, 12])[0])
+    cachetool.replay(bare, [Edit("registers", "zero", 11)])
+    kept = path_of(cachetool.replay(bare, [Edit("registers", "zero", 11)], keep=[11, 12])[0])
     (shown,) = gallery_runs(open_subject(bare)).values()
     assert path_of(shown) == kept
 
 
 def test_runs_of_a_cache_that_grew_are_shown_on_the_images_that_they_hold(bare: Path, tmp_path: Path) -> None:
-    with quick():
-        cachetool.replay(bare, [Edit("registers", "zero", 11)])
-        cachetool.extract("tiny-reg", "shapes#val", root=tmp_path, limit=40, layers=[11, 12], workers=0)
+    cachetool.replay(bare, [Edit("registers", "zero", 11)])
+    cachetool.extract("tiny-reg", "shapes#val", root=tmp_path, limit=40, layers=[11, 12], workers=0)
     gallery = build_report([bare]).caches[0].gallery
     assert gallery is not None
     assert gallery.arms == ("intact", "registers zero, from 11")
@@ -59,10 +55,7 @@ def test_runs_of_a_cache_that_grew_are_shown_on_the_images_that_they_hold(bare: 
 
 
 def test_runs_of_one_edit_are_told_apart_by_their_files(bare: Path) -> None:
-    with quick():
-        runs = [
-            path_of(cachetool.replay(bare, [Edit("registers", "zero", 11)], keep=keep)[0]) for keep in ([12], [11, 12])
-        ]
+    runs = [path_of(cachetool.replay(bare, [Edit("registers", "zero", 11)], keep=keep)[0]) for keep in ([12], [11, 12])]
     assert list(gallery_runs(open_subject(bare), runs)) == [
         f"registers zero, from 11 ({path.stem})" for path in sorted(runs)
     ]
@@ -98,12 +91,11 @@ def test_what_a_cache_without_runs_needs_is_said(bare: Path) -> None:
 
 
 def test_a_cache_without_patches_or_images_is_reported_without_them(bare: Path, tmp_path: Path) -> None:
-    with quick():
-        slim = path_of(
-            cachetool.extract(
-                "tiny-reg", "shapes#val", root=tmp_path, name="slim", tokens=["cls"], limit=4, layers=[12], workers=0
-            )
+    slim = path_of(
+        cachetool.extract(
+            "tiny-reg", "shapes#val", root=tmp_path, name="slim", tokens=["cls"], limit=4, layers=[12], workers=0
         )
+    )
     report = build_report([slim])
     assert report.caches[0].gallery is None
     assert "maps of tokens over images" in [one.what for _, one in report.missing]
@@ -115,12 +107,9 @@ def test_photographs_that_went_away_are_said_to_be_missing(tmp_path: Path, bare:
     folder.mkdir(parents=True)
     for index in range(3):
         annotations.dataset.decode(index).save(folder / f"{index}.png")
-    with quick():
-        cache = path_of(
-            cachetool.extract(
-                "tiny-reg", f"imagefolder:{tmp_path / 'photos'}", root=tmp_path, layers=[11, 12], workers=0
-            )
-        )
+    cache = path_of(
+        cachetool.extract("tiny-reg", f"imagefolder:{tmp_path / 'photos'}", root=tmp_path, layers=[11, 12], workers=0)
+    )
     whole = build_report([cache])
     assert whole.caches[0].gallery is not None
     assert all(image.photo is not None for image in whole.caches[0].gallery.images)

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cachetool.cli import build
+from tests.reference.quick import quick
 
 EVALUATED, TRAINING, CALIBRATED = 24, 40, 20
 
@@ -82,6 +83,7 @@ def finished(definition: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
     folder = tmp_path_factory.mktemp("finished")
     root, directory = folder / "root", folder / "tables"
     arguments = ["study", definition, "--root", root, "--output", directory, "--workers", 0, "--no-figures", "--json"]
-    result = CliRunner().invoke(build(), [str(argument) for argument in arguments], catch_exceptions=False)
+    with quick():
+        result = CliRunner().invoke(build(), [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0
     return Finished(definition, root, directory, json.loads(result.stdout))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from cachetool import Edit
 
 pytestmark = pytest.mark.slow
 
-IMAGES, BLOCK = 300, 256
-"""More images than a block holds, so that two parts share the work."""
+IMAGES, BLOCK = 44, 16
+"""More images than a block holds, so that two parts share the work, and more than a batch, so that workers do."""
 
 STUDY = Study(
     name="draws",
@@ -27,7 +28,7 @@ STUDY = Study(
     models=(StudyModel("tiny-reg"),),
     data=(
         StudyData(
-            "shapes#val", ("classification", "retrieval", "correspondence"), "shapes#train", IMAGES, train_limit=100
+            "shapes#val", ("classification", "retrieval", "correspondence"), "shapes#train", IMAGES, train_limit=40
         ),
     ),
     edits=(
@@ -64,6 +65,13 @@ class Counted:
 def table_of(study: Study, root: Path, *, workers: int = 0) -> bytes:
     result = run_study(study, root=root, workers=workers)
     return write_study(result, root / "tables")["csv"].read_bytes()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_blocks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cachetool.extraction.request.default_block", lambda *arguments: BLOCK)
+        yield
 
 
 @pytest.fixture(scope="module")
