@@ -10,8 +10,17 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = ("tests/analyses/study/", "tests/analyses/report/")
-"""Folders whose tests share one cache that takes a quarter of a minute to make."""
+TOGETHER = (
+    ("tests/analyses/study/",),
+    ("tests/analyses/report/",),
+    (
+        "tests/analyses/attention/", "tests/analyses/evaluation/", "tests/analyses/examples/",
+        "tests/analyses/geometry/test_geometry", "tests/analyses/geometry/test_register",
+        "tests/analyses/test_analyze",
+    ),
+    ("tests/replaying/",),
+)  # fmt: skip
+"""Beginnings of paths of tests that share what takes seconds to make: a cache and its runs, a study, a model."""
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -26,12 +35,12 @@ def shared() -> Path:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Keep the tests of a file, or of a folder of `TOGETHER`, in one process: they share what they make."""
+    """Keep the tests of a file, or of a group of `TOGETHER`, in one process: they share what they make."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Sharing(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+            return next((together[0] for together in TOGETHER if file.startswith(together)), file)
 
     return Sharing(config, log)
