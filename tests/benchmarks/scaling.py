@@ -200,7 +200,10 @@ def run_points(operation: str, root: Path) -> None:
 
 def _extract(folder: Path, point: dict[str, Any], root: Path) -> None:
     import cachetool
+    from cachetool.extraction import request
 
+    if "block" in point:
+        request.default_block = lambda *arguments: point["block"]
     tiny = point["model"] == TINY
     # Scenes are drawn, and photographs decoded, in this process: what other processes hold would not be seen.
     cachetool.extract(

@@ -34,4 +34,4 @@ def test_peak_is_within_the_bound(name: str, root: Path) -> None:
     if not CASES[name].grows:
         # Else neither this test nor the next line could fail.
         assert peak.data > 4 * peak.bound
-        assert peak.whole < peak.half + ALLOWANCE
+        assert peak.whole < peak.quarter + ALLOWANCE
