@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -162,5 +163,10 @@ def _draws(
 ) -> Iterator[tuple[int, int, Array]]:
     """Image, token and standard normal numbers (channel,) for each chosen token (image, token), drawn one by one."""
     for image, token in np.argwhere(chosen).tolist():
-        channels = intact.states.shape[-1]
-        yield image, token, normals(seed, [intact.image_ids[image]], layer, np.array([token]), channels, purpose)[0]
+        yield image, token, _drawn(seed, intact.image_ids[image], layer, token, intact.states.shape[-1], purpose)
+
+
+@cache
+def _drawn(seed: int, image_id: str, layer: int | None, token: int, channels: int, purpose: str) -> Array:
+    """Kept, since many edits ask for the same numbers."""
+    return normals(seed, [image_id], layer, np.array([token]), channels, purpose)[0]

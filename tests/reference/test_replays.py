@@ -125,7 +125,7 @@ def expected_states(world: World, edit: Edit, path: Path) -> np.ndarray:
     described, intact, states = edit.to_json(), world.intact, DEPTH + 1
     chosen = chosen_tokens(intact, edit.target, edit.from_layer, edit.seed)
     if edit.replacement == "none":
-        return hooked_forward(world.model, world.pixels)
+        return intact.states
     if edit.replacement == "knockout":
         last = edit.from_layer if not edit.sustained else DEPTH if edit.until_layer is None else edit.until_layer
         hidden = dict.fromkeys(range(edit.from_layer, min(last + 1, DEPTH)), chosen)
