@@ -14,7 +14,7 @@ from analyses.analyze import analyze
 from analyses.tasks.states import read_state
 from cachetool import Edit
 from cachetool.errors import InvalidEditError, MissingDataError
-from tests.analyses.conftest import EDITS, EVALUATED, Small
+from tests.analyses.conftest import EDITS, EVALUATED, TRAINING, Small
 
 
 def mean_norm(store: xr.Dataset, *, scale: float = 1.0) -> xr.Dataset:
@@ -105,7 +105,7 @@ def test_the_cache_stands_in_where_the_unedited_replay_kept_too_little(small: Sm
 
 def test_a_training_cache_is_handed_over(small: Small) -> None:
     found = analyze(Analysis("of-two", of_two), small.cache, train=small.train)
-    assert int(found.images) == 150_060
+    assert int(found.images) == EVALUATED + 1000 * TRAINING
     with pytest.raises(MissingDataError, match=r"of-two fits heads: name the cache of .* `--train CACHE`"):
         analyze(Analysis("of-two", of_two), small.cache)
 

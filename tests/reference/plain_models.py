@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import cachetool.embedded
-from cachetool.datasets.scenes import draw_scene
+from cachetool.datasets.scenes import Scene, draw_scene
 from cachetool.embedded.architecture import build_tiny_reg
 from tests.reference.hooked_forward import Tokens
 
@@ -65,9 +66,15 @@ def prepare_pixels(image: Image.Image, size: int, colours: tuple[Any, Any]) -> N
     return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))
 
 
+@cache
+def _scene(index: int) -> Scene:
+    """A scene of `shapes`, drawn once for all tests that take it."""
+    return draw_scene("val", index)
+
+
 def scene_pixels(count: int, size: int, colours: tuple[Any, Any] = HALF) -> Tensor:
     """The first scenes of `shapes`, as a model takes them."""
-    scenes = [Image.fromarray(draw_scene("val", index).image) for index in range(count)]
+    scenes = [Image.fromarray(_scene(index).image) for index in range(count)]
     return torch.from_numpy(np.stack([prepare_pixels(scene, size, colours) for scene in scenes]))
 
 
@@ -84,7 +91,7 @@ def write_folder(folder: Path, classes: int = 3, per_class: int = 4, *, inverted
     """Scenes as PNG files in class directories; returns their ids in the order of the store."""
     index, left = 0, dict.fromkeys(range(2, 2 + classes), per_class)
     while any(left.values()):
-        scene = draw_scene("val", index)
+        scene = _scene(index)
         if left.get(scene.label):
             left[scene.label] -= 1
             path = folder / f"class{scene.label}" / f"{index:03d}.png"

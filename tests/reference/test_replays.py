@@ -36,6 +36,8 @@ TOLERANCE = 1e-5
 DEPTH = 12
 LAYERS = (0, 1, 6, 11, 12)
 MODES = ("sustained", "once", "until")
+SAME = ((11, "until"), (12, "once"), (12, "until"))
+"""Layers and modes that change the same states as `sustained` does; only the quick edits meet them."""
 TARGETS = (
     "cls",
     "registers",
@@ -237,7 +239,9 @@ def test_edit(replayed: World, target: str, replacement: str, from_layer: int, m
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_edit(world: World, target: str, from_layer: int) -> None:
     """In many parts: several processes then begin with the sweep, which takes longest."""
-    combinations = [found for found, _ in all_edits() if (found[0], found[2]) == (target, from_layer)]
+    combinations = [
+        found for found, _ in all_edits() if (found[0], found[2]) == (target, from_layer) and found[2:] not in SAME
+    ]
     edits = [edit for combination in combinations if (edit := world.edit(*combination)) is not None]
     world.replay(edits)
     errors = {}
