@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import cachetool
-from cachetool.cli import build
+from tests.reference.quick import quick
 
 TEXT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 
@@ -42,15 +45,37 @@ def commands() -> list[list[str]]:
     return [line.split()[1:] for line in console.splitlines()]
 
 
-def test_the_page_does_what_it_says(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = cachetool.extract("tiny-reg", "shapes", limit=6, root=tmp_path / "root", workers=0)
-    monkeypatch.syspath_prepend(package)
-    monkeypatch.chdir(tmp_path)
-    found = {}
-    for command in commands():
-        finished = CliRunner().invoke(build(), [*command, "--root", "root", "--json"], catch_exceptions=False)
-        assert finished.exit_code == 0, finished.stderr
-        found[command[1]] = json.loads(finished.stdout)
+EVERY_COMMAND = """
+import json, sys
+from cachetool.cli import build
+application = build()
+for arguments in json.loads(sys.argv[1]):
+    application(arguments, standalone_mode=False)
+"""
+"""One process, since the imports of each would take longer than the commands."""
+
+
+def documents(text: str) -> list[Any]:
+    """JSON documents that follow each other."""
+    decoder, found = json.JSONDecoder(), []
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:]
+    return found
+
+
+def test_the_page_does_what_it_says(package: Path, tmp_path: Path) -> None:
+    with quick():
+        cache = cachetool.extract("tiny-reg", "shapes", limit=6, root=tmp_path / "root", workers=0)
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    calls = [[*command, "--root", "root", "--json"] for command in commands()]
+    finished = subprocess.run(
+        [sys.executable, "-c", EVERY_COMMAND, json.dumps(calls)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    found = {command[1]: document for command, document in zip(calls, documents(finished.stdout), strict=True)}
     rows = found["sparsity"]["rows"]
     assert len(rows) == 13 * 4
     energy = cache.registers.values.astype(np.float64) ** 2
