@@ -113,7 +113,7 @@ def test_other_settings_heads_and_images_are_other_outcomes(stores: Stores) -> N
     key = outcome_key(task, stores.run, stores.annotations, stores.head(task))
     assert key != outcome_key(Parity(threshold=1.0), stores.run, stores.annotations, stores.head(task))
     assert key != outcome_key(task, stores.cache, stores.annotations, stores.head(task))
-    fewer = FittedHead(task, stores.train.isel(image=slice(100)), stores.training)
+    fewer = FittedHead(task, stores.train.isel(image=slice(50)), stores.training)
     assert key != outcome_key(task, stores.run, stores.annotations, fewer)
     swapped = stores.run.assign_coords(content_sha256=stores.run.content_sha256[::-1])
     assert store_key(stores.run, stores.annotations, task) != store_key(swapped, stores.annotations, task)

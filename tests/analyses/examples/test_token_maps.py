@@ -12,7 +12,7 @@ from analyses.geometry.patch_colours import patch_colours
 from cachetool.errors import InvalidEditError, MissingDataError
 from tests.analyses.conftest import EDITS, EVALUATED, Small
 
-IMAGES = (41, 3)
+IMAGES = (31, 3)
 
 
 @pytest.fixture(scope="module")
