@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"errors", "events", "files", "tokens"},
+    {"errors", "events", "files", "named_models", "tokens"},
     {"arithmetic", "environment", "packages", "places", "plugins", "provenance", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},

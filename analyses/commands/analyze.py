@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cachetool.cli import completion
 from cachetool.cli.console import (
     DeviceOption,
     JsonOption,
@@ -27,11 +28,21 @@ SHOWN = 60
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="The analysis; without it they are listed.")] = None,
-    cache: Annotated[str | None, typer.Argument(help="The cache: a path, or DATASET/MODEL [the only one].")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The analysis; without it they are listed.", autocompletion=completion.analyses)
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Argument(help="The cache: a path, or DATASET/MODEL [the only one].", autocompletion=completion.caches),
+    ] = None,
     runs: Annotated[bool, typer.Option("--runs", help="Analyse the runs of the cache instead of itself.")] = False,
     train: Annotated[
-        str | None, typer.Option("--train", help="The cache that heads are fitted on: a path, or DATASET/MODEL.")
+        str | None,
+        typer.Option(
+            "--train",
+            help="The cache that heads are fitted on: a path, or DATASET/MODEL.",
+            autocompletion=completion.caches,
+        ),
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="NAME=VALUE of an option; repeat for several.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cachetool.cli import completion
 from cachetool.cli.console import (
     BatchSizeOption,
     ClusterOption,
@@ -26,9 +27,17 @@ if TYPE_CHECKING:
 
 
 def command(
-    cache: Annotated[str | None, typer.Argument(help="The cache: a path, or DATASET/MODEL [the only one].")] = None,
+    cache: Annotated[
+        str | None,
+        typer.Argument(help="The cache: a path, or DATASET/MODEL [the only one].", autocompletion=completion.caches),
+    ] = None,
     train: Annotated[
-        str | None, typer.Option("--train", help="The cache that heads are fitted on: a path, or DATASET/MODEL.")
+        str | None,
+        typer.Option(
+            "--train",
+            help="The cache that heads are fitted on: a path, or DATASET/MODEL.",
+            autocompletion=completion.caches,
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,

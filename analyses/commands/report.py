@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import humanize
 import typer
 
+from cachetool.cli import completion
 from cachetool.cli.console import (
     DeviceOption,
     JsonOption,
@@ -33,7 +34,10 @@ IMAGES = 4
 def command(
     cache: Annotated[
         list[str] | None,
-        typer.Argument(help="Caches: paths, or DATASET/MODEL [those of the tables, else all with runs]."),
+        typer.Argument(
+            help="Caches: paths, or DATASET/MODEL [those of the tables, else all with runs].",
+            autocompletion=completion.caches,
+        ),
     ] = None,
     table: Annotated[
         list[Path] | None,

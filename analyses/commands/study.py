@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cachetool.cli import completion
 from cachetool.cli.console import (
     BatchSizeOption,
     ClusterOption,
@@ -31,19 +32,33 @@ if TYPE_CHECKING:
 def command(
     study: Annotated[str, typer.Argument(help="Name of a built-in study, or a TOML file.")] = "zero-ablation",
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="Model, instead of those of the study; repeat for several.")
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Model, instead of those of the study; repeat for several.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     weights: WeightsOption = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Evaluated data set, instead of those of the study.")
+        str | None,
+        typer.Option(
+            "--data", help="Evaluated data set, instead of those of the study.", autocompletion=completion.datasets
+        ),
     ] = None,
     train: Annotated[
-        str | None, typer.Option("--train", help="Data set that heads are fitted on; with --data.")
+        str | None,
+        typer.Option(
+            "--train", help="Data set that heads are fitted on; with --data.", autocompletion=completion.datasets
+        ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option("--task", help="Task, instead of those of the study; repeat for several.")
     ] = None,
-    calibration: Annotated[str | None, typer.Option(help="Data set that means and variances come from.")] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="Data set that means and variances come from.", autocompletion=completion.datasets),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most N images of every data set.")] = None,
     root: RootOption = None,
     output_directory: Annotated[

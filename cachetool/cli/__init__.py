@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any, TextIO
 
 import typer
 from typer.main import get_command
 
 from cachetool.cli import commands
+from cachetool.cli.completion import COMPLETING
 from cachetool.cli.console import errors, plain
 from cachetool.errors import BrokenPluginWarning, CachetoolError
 from cachetool.plugins import load_announced
 
 COMMAND_ENTRY_POINTS = "cachetool.commands"
 """Entry-point group in which other packages (such as `analyses`) add commands: functions with Typer's annotations."""
+
+PROGRAM = "cachetool"
 
 EXIT_BAD_INPUT = 2
 
@@ -30,12 +35,11 @@ OWN = ("", "analyses", "cachetool")
 def build() -> typer.Typer:
     """The application with all commands: modules of `cachetool.cli.commands`, then those of other packages."""
     app = typer.Typer(
-        name="cachetool",
+        name=PROGRAM,
         help="Store all token activations of a vision transformer once; edit tokens at a layer; replay only the rest.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
-        add_completion=False,
     )
     for module in pkgutil.iter_modules(commands.__path__):
         loaded = importlib.import_module(f"{commands.__name__}.{module.name}")
@@ -49,9 +53,16 @@ def main() -> None:
     """Run the command line; the console script `cachetool`."""
     # Pillow warns about metadata that the rules of decoding never use.
     warnings.filterwarnings("ignore", module="PIL")
+    # Whatever a shell is told on standard error would stand in the line that somebody is typing.
+    with redirect_stderr(io.StringIO()) if COMPLETING in os.environ else nullcontext():
+        _run()
+
+
+def _run() -> None:
+    """Run the command, and end with what a user can make use of."""
     try:
         with _told_plainly():
-            build()()
+            build()(prog_name=PROGRAM)
     except CachetoolError as error:
         _refuse(str(error))
     except ImportError as error:

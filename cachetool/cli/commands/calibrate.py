@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cachetool.cli import completion
 from cachetool.cli.console import (
     ClusterOption,
     JsonOption,
@@ -22,7 +23,10 @@ from cachetool.errors import MissingDataError
 
 
 def command(
-    cache: Annotated[str | None, typer.Argument(help="The cache: a path, or DATASET/MODEL [the only one].")] = None,
+    cache: Annotated[
+        str | None,
+        typer.Argument(help="The cache: a path, or DATASET/MODEL [the only one].", autocompletion=completion.caches),
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the calibration.")] = "calibration",
     layers: Annotated[str | None, typer.Option(help="States, such as 1-12 [all that are stored].")] = None,
     tokens: Annotated[str | None, typer.Option(help="Token types: cls,registers,patches [all].")] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from cachetool.cli import completion
 from cachetool.cli.console import JsonOption, RootOption, output, print_json, progress
 
 EXIT_DIFFERS = 1
@@ -14,8 +15,10 @@ SHOWN = 5
 
 
 def command(
-    a: Annotated[str, typer.Argument(help="A cache or run: a path, or DATASET/MODEL.")],
-    b: Annotated[str, typer.Argument(help="Another one.")],
+    a: Annotated[
+        str, typer.Argument(help="A cache or run: a path, or DATASET/MODEL.", autocompletion=completion.stores)
+    ],
+    b: Annotated[str, typer.Argument(help="Another one.", autocompletion=completion.stores)],
     values: Annotated[
         bool, typer.Option("--values", help="Compare stored values too, over the images that both hold.")
     ] = False,

@@ -8,11 +8,14 @@ from typing import Annotated
 import humanize
 import typer
 
+from cachetool.cli import completion
 from cachetool.cli.console import JsonOption, RootOption, errors, integers, output, print_json, progress, words
 
 
 def command(
-    cache: Annotated[str, typer.Argument(help="A cache or run: a path, or DATASET/MODEL.")],
+    cache: Annotated[
+        str, typer.Argument(help="A cache or run: a path, or DATASET/MODEL.", autocompletion=completion.stores)
+    ],
     file: Annotated[Path, typer.Argument(help="The new file, such as cache.h5.")],
     layers: Annotated[str | None, typer.Option(help="States, such as 9,12 or 0-12 [all that are stored].")] = None,
     tokens: Annotated[str | None, typer.Option(help="Token types: cls,registers,patches [all].")] = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import humanize
 import typer
 
+from cachetool.cli import completion
 from cachetool.cli.console import (
     BatchSizeOption,
     ClusterOption,
@@ -26,9 +27,15 @@ from cachetool.errors import UnknownNameError
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="Name of a model, see `cachetool models`; `timm:NAME` or `hf:REPO` for others.")
+        str,
+        typer.Argument(
+            help="Name of a model, see `cachetool models`; `timm:NAME` or `hf:REPO` for others.",
+            autocompletion=completion.models,
+        ),
     ],
-    dataset: Annotated[str, typer.Argument(help="Name of a data set, see `cachetool datasets`.")],
+    dataset: Annotated[
+        str, typer.Argument(help="Name of a data set, see `cachetool datasets`.", autocompletion=completion.datasets)
+    ],
     root: RootOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the cache [the model's], to keep two keys.")] = None,
     layers: Annotated[str | None, typer.Option(help="States to store, such as 9,12 or 0-12 [all].")] = None,

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cachetool.cli import completion
 from cachetool.cli.console import JsonOption, RootOption, errors, output, plain, print_json
 from cachetool.errors import CachetoolError, StoreError
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def command(
-    cache: Annotated[str | None, typer.Argument(help="A cache or run: a path, or DATASET/MODEL [list all].")] = None,
+    cache: Annotated[
+        str | None,
+        typer.Argument(help="A cache or run: a path, or DATASET/MODEL [list all].", autocompletion=completion.stores),
+    ] = None,
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:

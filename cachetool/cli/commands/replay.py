@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cachetool.cli import completion
 from cachetool.cli.console import (
     BatchSizeOption,
     ClusterOption,
@@ -25,9 +26,17 @@ from cachetool.cli.console import (
 
 
 def command(
-    cache: Annotated[str | None, typer.Argument(help="The cache: a path, or DATASET/MODEL [the only one].")] = None,
+    cache: Annotated[
+        str | None,
+        typer.Argument(help="The cache: a path, or DATASET/MODEL [the only one].", autocompletion=completion.caches),
+    ] = None,
     ablation: Annotated[
-        list[str] | None, typer.Option("--ablation", help="What to put in: none, zero, mean, ...; repeat for several.")
+        list[str] | None,
+        typer.Option(
+            "--ablation",
+            help="What to put in: none, zero, mean, ...; repeat for several.",
+            autocompletion=completion.replacements,
+        ),
     ] = None,
     from_layer: Annotated[str, typer.Option(help="First edited state(s), such as 6 or 1,6,9.")] = "1",
     tokens: Annotated[

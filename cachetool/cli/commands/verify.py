@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cachetool.cli import completion
 from cachetool.cli.console import (
     BatchSizeOption,
     DeviceOption,
@@ -23,7 +24,11 @@ from cachetool.errors import DamagedError
 
 def command(
     store: Annotated[
-        str | None, typer.Argument(help="A cache, run or calibration: a path, or DATASET/MODEL [the only cache].")
+        str | None,
+        typer.Argument(
+            help="A cache, run or calibration: a path, or DATASET/MODEL [the only cache].",
+            autocompletion=completion.stores,
+        ),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Make what is damaged again, from the images or the cache.")
