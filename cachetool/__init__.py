@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachetool import datasets
     from cachetool.annotations import open_annotations
-    from cachetool.api import calibrate, datasets, export_hdf5, extract, import_hdf5, models, replay
+    from cachetool.api import calibrate, export_hdf5, extract, import_hdf5, models, replay
     from cachetool.attending import attention
     from cachetool.classifying import classify
     from cachetool.differing import diff
@@ -62,7 +63,6 @@ _HOMES = {
     "calibrate": ("cachetool.api", "calibrate"),
     "classify": ("cachetool.classifying", "classify"),
     "diff": ("cachetool.differing", "diff"),
-    "datasets": ("cachetool.api", "datasets"),
     "export_hdf5": ("cachetool.api", "export_hdf5"),
     "extract": ("cachetool.api", "extract"),
     "features": ("cachetool.samples", "features"),
@@ -86,6 +86,8 @@ def _register_accessor() -> None:
 
 def __getattr__(name: str) -> Any:
     """Load a public name from the module where it lives."""
+    if name == "datasets":  # a package that can be called
+        return import_module("cachetool.datasets")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]

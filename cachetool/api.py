@@ -13,8 +13,6 @@ from cachetool.backbones import ModelEntry
 from cachetool.backbones import catalogue as model_catalogue
 from cachetool.calibrating import calibrate as compute_calibration
 from cachetool.calibrating import summarize_here
-from cachetool.datasets import DatasetEntry
-from cachetool.datasets import catalogue as dataset_catalogue
 from cachetool.distributing import ClusterLike, compute_on, connect, replay_on, summarize_on
 from cachetool.edits import Edit
 from cachetool.errors import MissingDataError, StoreError
@@ -29,11 +27,6 @@ from cachetool.store import StoreReader
 def models() -> list[ModelEntry]:
     """Models that can be named, and whether their weights are at hand."""
     return model_catalogue()
-
-
-def datasets() -> list[DatasetEntry]:
-    """Data sets that can be named, and where they are or were looked for."""
-    return list(dataset_catalogue())
 
 
 def extract(

@@ -1,4 +1,4 @@
-"""Completion by a shell: what is offered for a word, by the protocol of shells, at once and without a word of its own."""
+"""Completion by a shell: what is offered for a word, by the protocol of shells, and without a word of its own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,68 @@
+"""Every page is listed by its purpose, its links lead somewhere, its commands can be typed, its examples are tried."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.documentation.command_line import commands
+from tests.documentation.pages import DOCS, MADE, PAGES, ROOT, anchors, command_lines, links, spans
+
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+EXECUTED = {
+    "README.md": "tests/test_how_to.py",
+    "docs/extending.md": "tests/analyses/test_extending.py",
+    "docs/format.md": "tests/test_how_to.py",
+    **{f"docs/how-to/{page.name}": "tests/test_how_to.py" for page in DOCS.glob("how-to/*.md")},
+}
+"""Pages with fenced examples, and the tests that carry them out."""
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.name)
+def test_what_is_made_from_the_code_is_current(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == MADE[path](), "write it again: python -m tests.documentation"
+
+
+def test_the_index_lists_every_page_once() -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    listed = [link.partition("#")[0] for link in links(index) if link.startswith(("../README.md",)) is False]
+    pages = {str(page.relative_to(DOCS)) for page in [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]} - {"index.md"}
+    assert sorted(listed) == sorted(pages)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page.read_text(encoding="utf-8")):
+        place, _, anchor = link.partition("#")
+        if "://" in place:
+            continue
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_can_be_typed(page: Path) -> None:
+    """Those of blocks are whole; those within a line may leave out what has to be named."""
+    text, known = page.read_text(encoding="utf-8"), commands()
+    for line, whole in [*((one, True) for one in command_lines(text)), *((one, False) for one in spans(text))]:
+        words = shlex.split(re.split(r"[>|]", line)[0], comments=True)[1:]
+        if page in MADE and "[OPTIONS]" in words:
+            continue
+        assert words[0] in known, line
+        try:
+            known[words[0]].make_context(words[0], words[1:])
+        except Exception as error:
+            if whole or type(error).__name__ != "MissingParameter":
+                pytest.fail(f"{line}: {error}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_examples_are_carried_out(page: Path) -> None:
+    name = str(page.relative_to(ROOT))
+    if re.search(r"^```(python|console)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        assert (ROOT / EXECUTED[name]).is_file()
