@@ -1,8 +1,9 @@
-"""The pages under docs/how-to, carried out on the embedded model: their commands, then their Python, top to bottom."""
+"""The README, the format and the pages under docs/how-to, carried out on the embedded model, from top to bottom."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,12 +15,19 @@ import pytest
 
 import cachetool
 from cachetool.cli import main
+from tests.documentation.pages import command_lines
 from tests.reference.quick import quick
 
 EXTRAS = {"cluster": ("distributed", "distributed"), "hugging-face": ("datasets", "hf")}
 """Pages that need a package of an extra, and which."""
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "how-to").glob("*.md"))
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "format.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+
+NOT_HERE = ("dinov2", "timm:", "CACHE")
+"""Commands of the README that name weights or images which are not part of the package."""
+TAKE_MINUTES = ("study", "report")
+"""Commands that have tests of their own, on small studies: tests/analyses/study and tests/analyses/report."""
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +52,44 @@ def test_a_page_does_what_it_says(
     plt.switch_backend("agg")
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"```(console|python)\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == text.count("```") // 2
+    assert len(blocks) == len(re.findall(r"^```\w+$", text, re.MULTILINE))
     names: dict[str, Any] = {}
     for language, code in blocks:
         if language == "python":
             exec(compile(code, str(page), "exec"), names)
             continue
         for line in code.splitlines():
-            monkeypatch.setattr(sys, "argv", line.split())
-            with pytest.raises(SystemExit) as done:
-                main()
-            assert not done.value.code, capsys.readouterr().err
+            call(line.split(), monkeypatch, capsys)
     plt.close("all")
+
+
+def call(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert not done.value.code, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_follow_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From an empty folder, on fewer images, but for those that need what is not here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CACHETOOL_ROOT", raising=False)
+    done = []
+    with quick():
+        for line in command_lines((ROOT / "README.md").read_text(encoding="utf-8")):
+            words = shlex.split(line, comments=True)
+            if (
+                words[1] in TAKE_MINUTES
+                or any(name in line for name in NOT_HERE)
+                or (not done and words[1] == "replay")
+            ):
+                continue
+            fewer = ["--limit", "40"] if words[1] == "extract" else []
+            call([*words, *fewer], monkeypatch, capsys)
+            done.append(words[1])
+    plt.close("all")
+    assert done.count("extract") == 2
+    assert {"replay", "info", "evaluate", "analyze"} <= set(done)

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 
 import cachetool
 from cachetool import Edit
 from cachetool.errors import InvalidEditError, MissingDataError
 from cachetool.query import store_path
+from cachetool.store import StoreReader
 from tests.reference.plain_models import plain_tiny_reg, stored_array
 from tests.reference.quick import quick
 
@@ -79,6 +81,34 @@ def test_agrees_with_plain_xarray(caches: dict[str, xr.Dataset]) -> None:
             assert np.array_equal(stored[name].values, plain[name].values)
         for name in ("image_id", "label", "class_name", "readable", "layer"):
             assert plain[name].values.tolist() == cache[name].values.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_chunks_are_those_of_shards_and_are_decoded_when_asked(
+    caches: dict[str, xr.Dataset], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are cut where shards end; a chunk is one state of a shard, so that no other state is read with it."""
+    path = Path(caches[dtype].attrs["cachetool_path"])
+    reads = []
+    read = StoreReader.read_float32
+
+    def counted(self: StoreReader, *arguments: Any) -> Any:
+        reads.append(arguments)
+        return read(self, *arguments)
+
+    monkeypatch.setattr(StoreReader, "read_float32", counted)
+    cache = cachetool.open(path)
+    for name in TYPES:
+        files = sorted((path / name).glob("c.*"), key=lambda file: int(file.name.split(".")[1]))
+        shard = zarr.open_array(path / name, mode="r").shards[0]
+        assert len(files) == len(cache[name].chunksizes["image"]) == 2
+        assert cache[name].chunksizes["image"] == (shard, 12 - shard) == (8, 4)
+        assert set(cache[name].chunksizes["layer"]) == {1}
+    mean = cache.registers.sel(layer=6).isel(image=slice(8, None)).mean("image")
+    assert reads == []
+    expected = decoded(cache, "registers")[8:, 6].mean(0, dtype=np.float64)
+    assert np.allclose(mean.values, expected, rtol=1e-5, atol=1e-6)
+    assert reads == [("registers", 6, 8, 12)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -18,7 +18,7 @@ from cachetool.backbones.configuration import Architecture, architecture_of
 from cachetool.backbones.hub import cached_weights
 from cachetool.embedded.architecture import IMAGE_SIZE, MEAN, STD
 from cachetool.errors import UnknownNameError, UnsupportedModelError
-from cachetool.named_models import EMBEDDED, NAMED_MODELS, ModelEntry
+from cachetool.named_models import DINO_IMAGE_SIZE, EMBEDDED, NAMED_MODELS, ModelEntry
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,19 @@ def test_what_is_made_from_the_code_is_current(path: Path) -> None:
 
 def test_the_index_lists_every_page_once() -> None:
     index = (DOCS / "index.md").read_text(encoding="utf-8")
-    listed = [link.partition("#")[0] for link in links(index) if link.startswith(("../README.md",)) is False]
+    listed = [link for link in links(index) if not link.startswith("../")]
     pages = {str(page.relative_to(DOCS)) for page in [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]} - {"index.md"}
     assert sorted(listed) == sorted(pages)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    given = dict(re.findall(r"^([\w-]+): *(\S.*)?$", citation, re.MULTILINE))
+    assert {"cff-version", "message", "title", "authors"} <= set(given), "what the schema requires"
+    assert (given["title"], given["version"], given["license"]) == tuple(
+        project[key] for key in ("name", "version", "license")
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
