@@ -13,7 +13,7 @@ from tests.reference.quick import quick
 
 ROOT = Path(__file__).parents[2]
 CACHE = "shapes/tiny-reg"
-SMALL = ("--limit", "12", "--workers", "0", "--layers", "11,12", "--tokens", "cls,registers")
+SMALL = ("--limit", "12", "--workers", "0", "--layers", "11,12")
 
 CALLS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("models",), "models"),
