@@ -67,3 +67,11 @@ def test_listing_costs_no_heavy_imports() -> None:
     code = "import sys; from cachetool.datasets import catalogue; catalogue(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "timm", "h5py", "scipy"} & set(modules)
+
+
+def test_the_package_is_also_the_function_of_its_command():
+    """An import of the package sets the attribute of that name, so that it has to be both."""
+    import cachetool
+
+    assert cachetool.datasets is sys.modules["cachetool.datasets"]
+    assert cachetool.datasets() == catalogue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def command_lines(text: str) -> list[str]:
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     calls = [re.match(r"\s*(?:\$ )?(cachetool [a-z].*)", line) for line in lines]
     return [part.strip() for call in calls if call for part in call[1].split("&&")]
+
+
+def words(line: str) -> list[str]:
+    """The words of a call, without comment, redirection and pipe; the `#` of `shapes#train` begins no comment."""
+    return shlex.split(re.split(r"\s#|[>|]", line)[0])
 
 
 def spans(text: str) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.documentation.command_line import commands
-from tests.documentation.pages import DOCS, MADE, PAGES, ROOT, anchors, command_lines, links, spans
+from tests.documentation.pages import DOCS, MADE, PAGES, ROOT, anchors, command_lines, links, spans, words
 
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
@@ -61,12 +60,12 @@ def test_commands_can_be_typed(page: Path) -> None:
     """Those of blocks are whole; those within a line may leave out what has to be named."""
     text, known = page.read_text(encoding="utf-8"), commands()
     for line, whole in [*((one, True) for one in command_lines(text)), *((one, False) for one in spans(text))]:
-        words = shlex.split(re.split(r"[>|]", line)[0], comments=True)[1:]
-        if page in MADE and "[OPTIONS]" in words:
+        name, *arguments = words(line)[1:]
+        if page in MADE and "[OPTIONS]" in arguments:
             continue
-        assert words[0] in known, line
+        assert name in known, line
         try:
-            known[words[0]].make_context(words[0], words[1:])
+            known[name].make_context(name, arguments)
         except Exception as error:
             if whole or type(error).__name__ != "MissingParameter":
                 pytest.fail(f"{line}: {error}")
