@@ -20,15 +20,16 @@ from analyses.evaluation.arms import edit_label, is_unedited
 from analyses.geometry.tokens_of import at_layers
 from cachetool.errors import InvalidEditError, MissingDataError
 from cachetool.events import Events, Silent
+from cachetool.objects import AnyPlace
 from cachetool.query import store_path
 
 
 def analyze(
     name: str | Analysis,
-    cache: str | Path | xr.Dataset,
+    cache: AnyPlace | xr.Dataset,
     *,
-    runs: Sequence[str | Path] | bool = False,
-    train: str | Path | xr.Dataset | None = None,
+    runs: Sequence[AnyPlace] | bool = False,
+    train: AnyPlace | xr.Dataset | None = None,
     limit: int | None = None,
     layers: Sequence[int] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -105,7 +106,7 @@ def analyze(
 def _on_runs(
     analysis: Analysis,
     cache: xr.Dataset,
-    paths: Sequence[str | Path] | None,
+    paths: Sequence[AnyPlace] | None,
     limit: int | None,
     layers: Sequence[int] | None,
     settings: Mapping[str, Any],

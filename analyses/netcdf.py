@@ -7,13 +7,15 @@ bytes with its CRC32C, which readers of netCDF-4 do not look at.
 from __future__ import annotations
 
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import google_crc32c
 import xarray as xr
 
-from cachetool.store.atomic import remove_leftovers, storage_errors, write_atomically
+from cachetool.objects import ObjectPath, Place
+from cachetool.store.atomic import make_folder, remove_leftovers, write_atomically
 
 ENGINE: Final = "h5netcdf"
 
@@ -21,7 +23,7 @@ MOST_PACKED, MOST_UNWRITTEN = 2000, 2**24
 """How many times its size a file may hold, as compression allows about 1000, and bytes that may be unwritten."""
 
 
-def write_netcdf(data: xr.Dataset, path: Path) -> None:
+def write_netcdf(data: xr.Dataset, path: Place) -> None:
     """Write a loaded data set beside its place and move it there, so that a reader never meets half a file.
 
     Numbers are compressed and carry checksums, so that changed bytes are an error also for plain readers.
@@ -39,8 +41,7 @@ def write_netcdf(data: xr.Dataset, path: Path) -> None:
     # In memory first: on a full disk HDF5 cannot close its file, and takes the process down when that ends.
     # Encodings that came with a file it was read from would contradict these.
     content = bytes(data.drop_encoding().to_netcdf(engine=ENGINE, encoding=encoding))
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, parents=True)
     remove_leftovers(path.parent, path.name)
     write_atomically(path, content, _checksum(content))
 
@@ -55,7 +56,7 @@ def _checksum(content: bytes) -> bytes:
     return int(google_crc32c.value(content)).to_bytes(4, "little")
 
 
-def read_netcdf(path: Path) -> xr.Dataset:
+def read_netcdf(path: Place) -> xr.Dataset:
     """Read a whole file into memory and close it.
 
     Raises `OSError` or `ValueError` for a file that is damaged, whose values lie in other files, or which claims more
@@ -68,8 +69,10 @@ def read_netcdf(path: Path) -> xr.Dataset:
     if _checksum(content[:-4]) != content[-4:]:
         raise OSError(f"{path} is damaged: its checksum does not match; compute it again")
     try:
-        _check(path)
-        with xr.open_dataset(path, engine=ENGINE) as opened:
+        # An object was read as a whole already.
+        source = BytesIO(content[:-4]) if isinstance(path, ObjectPath) else path
+        _check(source, len(content))
+        with xr.open_dataset(source, engine=ENGINE) as opened:
             return opened.load()
     except OSError:
         raise
@@ -77,12 +80,12 @@ def read_netcdf(path: Path) -> xr.Dataset:
         raise ValueError(f"{path} cannot be read as netCDF: {error}") from error
 
 
-def _check(path: Path) -> None:
+def _check(source: Path | BytesIO, size: int) -> None:
     """Raise `ValueError` before anything is read that lies elsewhere, or for which memory would be taken in vain."""
     import h5py
 
     claimed = 0
-    with h5py.File(path, "r") as file:
+    with h5py.File(source, "r") as file:
         for name in file:
             linked = not isinstance(file.get(name, getlink=True), h5py.HardLink)
             if linked:
@@ -92,5 +95,5 @@ def _check(path: Path) -> None:
                 if array.is_virtual or array.external:
                     raise ValueError(f"{name} lies in other files")
                 claimed += array.nbytes
-    if claimed > MOST_PACKED * path.stat().st_size + MOST_UNWRITTEN:
+    if claimed > MOST_PACKED * size + MOST_UNWRITTEN:
         raise ValueError(f"it claims {claimed:,} bytes, more than it can hold")

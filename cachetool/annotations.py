@@ -17,6 +17,7 @@ import xarray as xr
 
 from cachetool.datasets import Affine, Dataset, KeypointPair, Transform, open_dataset
 from cachetool.errors import DatasetError, InvalidEditError
+from cachetool.objects import AnyPlace
 from cachetool.provenance import IMAGES, TRANSFORM, check_provenance
 from cachetool.query import store_path
 from cachetool.store import StoreReader, StoreSpec
@@ -92,7 +93,7 @@ class Annotations:
         return self.transform.geometry(width, height)
 
 
-def open_annotations(cache: str | Path | xr.Dataset, dataset: str | None = None) -> Annotations:
+def open_annotations(cache: AnyPlace | xr.Dataset, dataset: str | None = None) -> Annotations:
     """Open the labels, masks and pairs of a cache's images.
 
     Parameters

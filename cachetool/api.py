@@ -19,6 +19,7 @@ from cachetool.errors import MissingDataError, StoreError
 from cachetool.events import Events, Silent
 from cachetool.extraction import compute_here, prepare
 from cachetool.extraction import extract as run_extraction
+from cachetool.objects import AnyPlace, taken, zarr_store
 from cachetool.query import open_store, store_path
 from cachetool.replaying import replay_edits, replay_here, require_cache
 from cachetool.store import StoreReader
@@ -33,7 +34,7 @@ def extract(
     model: str,
     dataset: str,
     *,
-    root: str | Path | None = None,
+    root: AnyPlace | None = None,
     name: str | None = None,
     layers: Iterable[int] | None = None,
     tokens: Iterable[str] | None = None,
@@ -87,12 +88,12 @@ def extract(
 
 @overload
 def replay(
-    cache: str | Path | xr.Dataset,
+    cache: AnyPlace | xr.Dataset,
     edits: Edit,
     *,
     keep: Iterable[int] | Literal["all"] | None = None,
     keep_tokens: Iterable[str] | None = None,
-    calibration: str | Path | None = None,
+    calibration: AnyPlace | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
     device: str | None = None,
@@ -104,12 +105,12 @@ def replay(
 ) -> xr.Dataset: ...
 @overload
 def replay(
-    cache: str | Path | xr.Dataset,
+    cache: AnyPlace | xr.Dataset,
     edits: Sequence[Edit],
     *,
     keep: Iterable[int] | Literal["all"] | None = None,
     keep_tokens: Iterable[str] | None = None,
-    calibration: str | Path | None = None,
+    calibration: AnyPlace | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
     device: str | None = None,
@@ -120,12 +121,12 @@ def replay(
     events: Events | None = None,
 ) -> list[xr.Dataset]: ...
 def replay(
-    cache: str | Path | xr.Dataset,
+    cache: AnyPlace | xr.Dataset,
     edits: Edit | Sequence[Edit],
     *,
     keep: Iterable[int] | Literal["all"] | None = None,
     keep_tokens: Iterable[str] | None = None,
-    calibration: str | Path | None = None,
+    calibration: AnyPlace | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
     device: str | None = None,
@@ -164,7 +165,7 @@ def replay(
 
 
 def calibrate(
-    cache: str | Path | xr.Dataset,
+    cache: AnyPlace | xr.Dataset,
     *,
     name: str = "calibration",
     layers: Sequence[int] | None = None,
@@ -200,7 +201,7 @@ def calibrate(
     base = store_path(cache)
     places.check_name(name)
     path = places.calibrations_directory(base) / f"{name}.zarr"
-    if path.exists():
+    if taken(path):
         raise StoreError(f"{path} is there already; choose another --name, or remove it with `cachetool remove {path}`")
     reader = StoreReader(base)
     require_cache(reader.spec, base)
@@ -215,13 +216,13 @@ def calibrate(
             events=events,
             summarize=summarize_here if connected is None else summarize_on(connected, base, events or Silent()),
         ).write(path)
-    opened: xr.Dataset = xr.open_zarr(path)
+    opened: xr.Dataset = xr.open_zarr(zarr_store(path))
     opened.attrs["cachetool_path"] = str(path)
     return opened
 
 
 def export_hdf5(
-    cache: str | Path | xr.Dataset,
+    cache: AnyPlace | xr.Dataset,
     file: str | Path,
     *,
     layers: Iterable[int] | None = None,
@@ -239,7 +240,7 @@ def export_hdf5(
 
 
 def import_hdf5(
-    file: str | Path, *, root: str | Path | None = None, name: str | None = None, events: Events | None = None
+    file: str | Path, *, root: AnyPlace | None = None, name: str | None = None, events: Events | None = None
 ) -> xr.Dataset:
     """Make the cache or run that was exported to an HDF5 file, and open it.
 

@@ -18,6 +18,7 @@ from cachetool.backbones import Backbone
 from cachetool.edits import Edit
 from cachetool.edits.apply import hide_keys
 from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.objects import AnyPlace, Place
 from cachetool.provenance import RUN, check_provenance
 from cachetool.query import open_store, store_path
 from cachetool.replaying import open_backbone
@@ -28,7 +29,7 @@ CHUNK_BYTES = 8 * 2**20
 
 
 def attention(
-    store: str | Path | xr.Dataset,
+    store: AnyPlace | xr.Dataset,
     layers: int | Sequence[int] | None = None,
     *,
     weights: str | Path | None = None,
@@ -137,7 +138,7 @@ def _choose(reader: StoreReader, layers: int | Sequence[int] | None, depth: int)
     return wanted
 
 
-def _hidden_keys(path: Path, reader: StoreReader, depth: int) -> Callable[[int], npt.NDArray[np.bool_] | None]:
+def _hidden_keys(path: Place, reader: StoreReader, depth: int) -> Callable[[int], npt.NDArray[np.bool_] | None]:
     """Which tokens no other may attend to in a block, bool (image, token); None where all may be."""
     if reader.spec.kind == "cache":
         return lambda layer: None

@@ -10,13 +10,14 @@ import xarray as xr
 
 from cachetool import places
 from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.objects import AnyPlace
 from cachetool.query import store_path
 from cachetool.replaying import open_backbone
 from cachetool.store import StoreReader, to_float32
 
 
 def classify(
-    store: str | Path | xr.Dataset, *, weights: str | Path | None = None, limit: int | None = None
+    store: AnyPlace | xr.Dataset, *, weights: str | Path | None = None, limit: int | None = None
 ) -> xr.DataArray:
     """Logits of the model's own head, from the last state of a cache or run.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import xarray as xr
 
 from cachetool.errors import StoreError
 from cachetool.events import Events, Silent
+from cachetool.objects import AnyPlace, Place
 from cachetool.query import store_path
 from cachetool.store import ImageTable, StoreReader, StoreSpec, differences, to_float32
 from cachetool.tokens import TOKEN_TYPES
@@ -61,8 +61,8 @@ class ValueDifference:
 class Difference:
     """What `diff` found."""
 
-    a: Path
-    b: Path
+    a: Place
+    b: Place
     key: list[str] = field(default_factory=list)
     """Parts of the keys that differ, the first store as `here`; of runs the edit too."""
     images: ImageDifference = field(default_factory=ImageDifference)
@@ -86,7 +86,7 @@ class Difference:
 
 
 def diff(
-    a: str | Path | xr.Dataset, b: str | Path | xr.Dataset, *, values: bool = False, events: Events | None = None
+    a: AnyPlace | xr.Dataset, b: AnyPlace | xr.Dataset, *, values: bool = False, events: Events | None = None
 ) -> Difference:
     """Name what distinguishes two caches or runs.
 

@@ -12,6 +12,9 @@ FIGURES = ("matplotlib.figure",)
 PAGES = ("jinja2", *FIGURES, "plotly.graph_objects")
 """What the page of `cachetool report` needs, of the same extra."""
 
+OBJECTS = ("obstore",)
+"""What `--root s3://...` needs, of the extra `[s3]`."""
+
 CLUSTERS = ("distributed",)
 """What `--cluster` needs, of the extra `[distributed]`."""
 

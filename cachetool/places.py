@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from pathlib import Path
 
 from cachetool.errors import MissingDataError, StoreError, UnknownNameError
+from cachetool.objects import AnyPlace, ObjectPath, Place, is_url, place, remove_tree, worked_on
 
 DEFAULT_ROOT = "activations"
 
 
-def resolve_root(root: str | Path | None) -> Path:
-    """Directory that holds all caches: the argument, else `CACHETOOL_ROOT`, else `activations`.
+def resolve_root(root: AnyPlace | None) -> Place:
+    """What all caches lie below: the argument, else `CACHETOOL_ROOT`, else `activations`.
 
-    Raises `UnknownNameError` for the URL of an object store.
+    A directory, or the URL of an object store. Raises `UnknownNameError` for a URL of another kind.
     """
-    chosen = str(root if root is not None else os.environ.get("CACHETOOL_ROOT", DEFAULT_ROOT))
-    if "://" in chosen:
-        raise UnknownNameError(f"--root {chosen}: caches lie on local disks so far; name a local directory")
-    return Path(chosen)
+    return place(root if root is not None else os.environ.get("CACHETOOL_ROOT", DEFAULT_ROOT))
 
 
 def model_slug(model: str) -> str:
@@ -28,7 +24,7 @@ def model_slug(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", model)
 
 
-def cache_path(root: Path, dataset_slug: str, model: str, name: str | None = None) -> Path:
+def cache_path(root: Place, dataset_slug: str, model: str, name: str | None = None) -> Place:
     """Path of the cache of a model on a data set; `name` replaces the model's name, to keep two keys side by side.
 
     Raises
@@ -49,46 +45,52 @@ def check_name(name: str) -> None:
         )
 
 
-def _beside(cache: Path, ending: str) -> Path:
+def _beside(cache: Place, ending: str) -> Place:
     return cache.with_name(cache.name.removesuffix(".zarr") + ending)
 
 
-def runs_directory(cache: Path) -> Path:
+def runs_directory(cache: Place) -> Place:
     """Directory of the runs that were replayed from a cache."""
     return _beside(cache, ".runs")
 
 
-def cache_of_run(run: Path) -> Path:
+def cache_of_run(run: Place) -> Place:
     """Path of the cache that a run lies beside."""
     return run.parent.with_name(run.parent.name.removesuffix(".runs") + ".zarr")
 
 
-def calibrations_directory(cache: Path) -> Path:
+def calibrations_directory(cache: Place) -> Place:
     """Directory of the calibrations that were computed from a cache."""
     return _beside(cache, ".calibrations")
 
 
-def outcomes_directory(cache: Path) -> Path:
+def outcomes_directory(cache: Place) -> Place:
     """Directory of what tasks measured on a cache and its runs."""
     return _beside(cache, ".outcomes")
 
 
-def analyses_directory(cache: Path) -> Path:
+def analyses_directory(cache: Place) -> Place:
     """Directory of what analyses found on a cache and its runs."""
     return _beside(cache, ".analyses")
 
 
-def list_caches(root: Path) -> list[Path]:
+def list_caches(root: Place) -> list[Place]:
     """Paths of all caches below the root, sorted."""
-    return sorted(path for path in root.glob("*/*.zarr") if (path / "zarr.json").is_file())
+    return _stores(root, "*/*.zarr")
 
 
-def list_runs(cache: Path) -> list[Path]:
+def list_runs(cache: Place) -> list[Place]:
     """Paths of all runs of a cache, sorted."""
-    return sorted(path for path in runs_directory(cache).glob("*.zarr") if (path / "zarr.json").is_file())
+    return _stores(runs_directory(cache), "*.zarr")
 
 
-def find_cache(cache: str | Path | None, root: str | Path | None = None) -> Path:
+def _stores(folder: Place, pattern: str) -> list[Place]:
+    found: list[Place] = sorted(folder.glob(pattern))
+    there = worked_on(lambda path: (path / "zarr.json").is_file(), found, folder)
+    return [path for path, is_store in zip(found, there, strict=True) if is_store]
+
+
+def find_cache(cache: AnyPlace | None, root: AnyPlace | None = None) -> Place:
     """Path of the cache that was named, or of the only one below the root.
 
     `cache` is a path, or `DATASET/MODEL` below the root, with or without `.zarr`.
@@ -111,7 +113,11 @@ def find_cache(cache: str | Path | None, root: str | Path | None = None) -> Path
             listing = "\n".join(f"  {path}" for path in found)
             raise UnknownNameError(f"{len(found)} caches below {base}; name one of them:\n{listing}")
         return found[0]
-    tried = [Path(cache), base / cache, base / f"{cache}.zarr"]
+    named = place(cache)
+    if is_url(cache):
+        tried = [named, named.with_name(f"{named.name}.zarr")]
+    else:
+        tried = [named, base / str(cache), base / f"{cache}.zarr"]
     for path in tried:
         if (path / "zarr.json").is_file():
             return path
@@ -121,7 +127,7 @@ def find_cache(cache: str | Path | None, root: str | Path | None = None) -> Path
     )
 
 
-def check_removable(path: Path) -> None:
+def check_removable(path: Place) -> None:
     """Make sure that a path is a cache, run or calibration of ours.
 
     Raises
@@ -134,17 +140,19 @@ def check_removable(path: Path) -> None:
         raise StoreError(f"{path} is not a cache, run or calibration of cachetool; nothing was removed")
 
 
-def remove_store(path: Path) -> None:
+def remove_store(path: Place) -> None:
     """Remove a run or calibration, or a cache with all that was made from it. Raises `StoreError`.
 
     What was made from a cache goes with it: beside another cache of the same name it would pass for that one's.
     """
     check_removable(path)
+    if isinstance(path, ObjectPath):
+        (path / "zarr.json").unlink()  # first, so that what is left of it is no store
     try:
         for folder in (runs_directory, calibrations_directory, outcomes_directory, analyses_directory):
             made = folder(path)
             if made.is_dir():
-                shutil.rmtree(made)
-        shutil.rmtree(path)
+                remove_tree(made)
+        remove_tree(path)
     except OSError as error:
         raise StoreError(f"{path} could not be removed as a whole ({error.strerror}: {error.filename})") from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import humanize
 import torch
@@ -25,6 +26,7 @@ from cachetool.environment import resolve_device
 from cachetool.extraction.extract import default_workers
 from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import forward_passes, measured_images
+from cachetool.objects import ObjectPath, Place
 from cachetool.replaying.certificate import SAMPLE_IMAGES
 from cachetool.replaying.checks import kept_types, require_cache
 from cachetool.replaying.engine import HELD_BYTES, block_bytes
@@ -32,6 +34,8 @@ from cachetool.replaying.model import open_backbone
 from cachetool.store import StoreReader, StoreSpec, storage_dtype
 
 TIMED_PASSES = 3
+
+TRIAL_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def plan_extraction(request: Request, batch_size: int | None = None, images: int
 
 
 def plan_replay(
-    cache: Path,
+    cache: Place,
     edits: Sequence[Edit],
     *,
     weights: str | Path | None = None,
@@ -256,8 +260,17 @@ def _decode_seconds(request: Request) -> float:
     return _timed(lambda: next(stream)) / count
 
 
-def _write_speed(path: Path) -> float:
-    """Bytes per second of the disk that holds, or will hold, a path: a synced file of 32 MB that leaves nothing."""
+def _write_speed(path: Place) -> float:
+    """Bytes per second of the disk that holds, or will hold, a path: a synced file of 32 MB that leaves nothing.
+
+    Of an object store: an object of 8 MB, which is removed.
+    """
+    if isinstance(path, ObjectPath):
+        trial = path.with_name(f"{path.name}.trial-{uuid4().hex}")
+        try:
+            return TRIAL_BYTES / _timed(lambda: trial.put(bytes(TRIAL_BYTES)))
+        finally:
+            trial.unlink()
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     content = memoryview(bytes(32 * 2**20))
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:

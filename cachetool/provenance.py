@@ -7,10 +7,10 @@ and what a caller cannot do without has to be there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from cachetool.errors import DamagedError
+from cachetool.objects import Place
 
 MODEL = ("facts.model", "key.architecture", "key.weights_sha256", "key.position_embedding", "key.transform.size")
 """Entries of a cache that its model is found by."""
@@ -31,7 +31,7 @@ FINISHED = ("facts.certificate.bound", "facts.certificate.kernel", "facts.certif
 _NOTHING = object()
 
 
-def check_provenance(path: Path, key: Mapping[str, Any], facts: Mapping[str, Any], *required: str) -> None:
+def check_provenance(path: Place, key: Mapping[str, Any], facts: Mapping[str, Any], *required: str) -> None:
     """Raise `DamagedError` naming every known entry of another type, and every one of `required` that is missing."""
     document = {"key": key, "facts": facts}
     problems = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Literal
 
 import dask.array as da
@@ -21,6 +21,7 @@ from dask.base import tokenize
 from cachetool import places
 from cachetool.errors import InvalidEditError, MissingDataError, StaleRunWarning
 from cachetool.events import Events
+from cachetool.objects import AnyPlace, Place, place
 from cachetool.provenance import FINISHED, RUN, check_provenance
 from cachetool.store import StateDigests, StoreReader, StoreSpec, key_digest
 
@@ -30,7 +31,7 @@ PATH_ATTRIBUTE = "cachetool_path"
 _TOKEN_DIMENSION = {"cls": None, "registers": "register", "patches": "patch"}
 
 
-def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32") -> xr.Dataset:
+def open_store(path: AnyPlace, dtype: Literal["float32", "stored"] = "float32") -> xr.Dataset:
     """Open a cache or a run lazily, with its coordinates, restricted to the states that are finished for all images.
 
     Parameters
@@ -54,7 +55,7 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
     StoreError
         There is no store at the path, or it is of another format.
     """
-    reader = StoreReader(Path(path))
+    reader = StoreReader(place(path))
     spec = reader.spec
     check_provenance(reader.path, spec.key, spec.facts, *(RUN if spec.kind == "run" else ()))
     coverage = {name: reader.coverage(name) for name in spec.token_types}
@@ -86,7 +87,7 @@ def open_store(path: str | Path, dtype: Literal["float32", "stored"] = "float32"
 
 
 def runs(
-    cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None, *, events: Events | None = None
+    cache: AnyPlace | xr.Dataset, paths: Sequence[AnyPlace] | None = None, *, events: Events | None = None
 ) -> list[xr.Dataset]:
     """Open the finished runs of a cache, each lazily as `open_store` gives it, in the order of their names.
 
@@ -105,7 +106,7 @@ def runs(
     nor from other values than it holds now.
     """
     base = store_path(cache)
-    chosen = [Path(path) for path in paths] if paths is not None else places.list_runs(base)
+    chosen = [place(path) for path in paths] if paths is not None else places.list_runs(base)
     own = StoreReader(base).spec
     opened = [data for data in map(open_store, chosen) if data.attrs["facts"].get("finished") and _belongs(data, own)]
     for data in opened:
@@ -117,7 +118,7 @@ def runs(
         if (changed := changed_since(data.attrs["facts"], digests))
     }
     if stale:
-        listing = "\n".join(f"  {Path(path).name}: {', '.join(changed)}" for path, changed in stale.items())
+        listing = "\n".join(f"  {PurePath(path).name}: {', '.join(changed)}" for path, changed in stale.items())
         text = (
             f"{len(stale)} of {len(opened)} runs are left out, because values of {base} that they were made from have "
             f"changed since:\n{listing}\nreplay them again, or remove them"
@@ -135,7 +136,7 @@ def changed_since(facts: Mapping[str, Any], cache: StateDigests) -> list[str]:
     return [] if read is None else cache.changed(read["states"], read["images"])
 
 
-def open_runs(cache: str | Path | xr.Dataset, paths: Sequence[str | Path] | None = None) -> xr.Dataset:
+def open_runs(cache: AnyPlace | xr.Dataset, paths: Sequence[AnyPlace] | None = None) -> xr.Dataset:
     """Open the runs of a cache lazily as one data set with a `run` dimension.
 
     Parameters
@@ -251,7 +252,7 @@ def _belongs(run: xr.Dataset, cache: StoreSpec) -> bool:
     return run.attrs["key"]["cache"] == key_digest(cache.key) and cache.images.sha256[: len(digests)] == digests
 
 
-def store_path(cache: str | Path | xr.Dataset) -> Path:
+def store_path(cache: AnyPlace | xr.Dataset) -> Place:
     """Path of a cache given as a path or as what `open_store` returned.
 
     Raises
@@ -260,10 +261,10 @@ def store_path(cache: str | Path | xr.Dataset) -> Path:
         The data set was not opened by cachetool.
     """
     if not isinstance(cache, xr.Dataset):
-        return Path(cache)
+        return place(cache)
     if PATH_ATTRIBUTE not in cache.attrs:
         raise InvalidEditError("this data set was not opened with cachetool.open; pass the cache's path instead")
-    return Path(cache.attrs[PATH_ATTRIBUTE])
+    return place(cache.attrs[PATH_ATTRIBUTE])
 
 
 def _dimensions(token_type: str) -> tuple[str, ...]:

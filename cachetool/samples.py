@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from cachetool.errors import IncompleteError
+from cachetool.objects import AnyPlace
 from cachetool.query import normalize, open_store, store_path
 from cachetool.store import StoreReader
 
@@ -27,7 +27,7 @@ class Features(NamedTuple):
 
 
 def features(
-    cache: str | Path | xr.Dataset, layer: int | None = None, tokens: str = "cls", *, normalized: bool = False
+    cache: AnyPlace | xr.Dataset, layer: int | None = None, tokens: str = "cls", *, normalized: bool = False
 ) -> Features:
     """Read one state of one token type as samples for scikit-learn.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import xarray as xr
 from torch.utils.data import IterableDataset, get_worker_info
 
 from cachetool.errors import IncompleteError, UnknownNameError
+from cachetool.objects import AnyPlace
 from cachetool.query import store_path
 from cachetool.randomness import generator
 from cachetool.store import StoreReader, empty_for_reading, storage_dtype
@@ -54,7 +54,7 @@ class Activations(IterableDataset[Batch]):
 
     def __init__(
         self,
-        cache: str | Path | xr.Dataset,
+        cache: AnyPlace | xr.Dataset,
         *,
         layers: Iterable[int] | None = None,
         tokens: Iterable[str] | None = None,

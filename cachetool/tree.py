@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import xarray as xr
 
 from cachetool import places
+from cachetool.objects import AnyPlace
 from cachetool.query import open_store
 
 
-def open_tree(root: str | Path | None = None) -> xr.DataTree:
+def open_tree(root: AnyPlace | None = None) -> xr.DataTree:
     """Open every cache and run below a root as `xarray.DataTree`; no token is read.
 
     Parameters

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
@@ -31,6 +33,30 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no folder `shared` beside the checkout: real photographs and weights are not at hand")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[Any]:
+    """An S3 server on loopback with a bucket `bucket`; skips where obstore or moto is not installed."""
+    pytest.importorskip("obstore", reason="the extra [s3] is not installed")
+    pytest.importorskip("moto", reason="moto is not installed, an S3 server for tests")
+    from tests.objects.server import running
+
+    with running() as server:
+        server.make_bucket("bucket")
+        yield server
+
+
+@pytest.fixture
+def object_root(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A new place in that bucket, and variables by which it is found."""
+    from cachetool.objects import ObjectPath
+    from cachetool.objects.bucket import connected
+
+    for name, value in object_server.environment.items():
+        monkeypatch.setenv(name, value)
+    connected.cache_clear()
+    return ObjectPath(f"s3://bucket/{uuid4().hex[:8]}")
 
 
 @pytest.hookimpl(optionalhook=True)

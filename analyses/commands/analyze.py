@@ -75,6 +75,7 @@ def command(
     from analyses.analyze import analyze
     from analyses.netcdf import write_netcdf
     from analyses.summary import summarize
+    from cachetool.objects import on_disk
     from cachetool.places import analyses_directory, find_cache
 
     if draw:
@@ -85,6 +86,9 @@ def command(
     analysis = find_analysis(name)
     options = analysis.parse_options(_pairs(option or []))
     path = find_cache(cache, root)
+    file = output_file or analyses_directory(path) / f"{name}.nc"
+    if draw:
+        folder = on_disk(file.parent / "figures", "--figures beside")
     with progress() as events:
         found = analyze(
             analysis,
@@ -98,13 +102,12 @@ def command(
             device=device,
             events=events,
         )
-    file = output_file or analyses_directory(path) / f"{name}.nc"
     write_netcdf(found, file)
     drawn: list[Path] = []
     if draw:
         from analyses.figures.of_analysis import write_analysis_figures
 
-        drawn = write_analysis_figures(found, file.parent / "figures", confidence=confidence)
+        drawn = write_analysis_figures(found, folder, confidence=confidence)
     table = summarize(found, confidence=confidence)
     if as_json:
         records = table.astype(object).where(table.notna(), None).to_dict("records")

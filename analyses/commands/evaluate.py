@@ -47,7 +47,7 @@ def command(
         bool, typer.Option("--refit", help="Also fit heads on training features under the same edits.")
     ] = False,
     calibration: Annotated[
-        Path | None, typer.Option(help="Where the calibration of the runs has moved, for --refit.")
+        str | None, typer.Option(help="Where the calibration of the runs has moved, for --refit.")
     ] = None,
     group_by: Annotated[
         str | None, typer.Option(help="Regular expression whose group, found in an image id, names its sequence.")
@@ -79,6 +79,7 @@ def command(
     from analyses.evaluation.evaluate import evaluate
     from analyses.evaluation.rows import write_table
     from analyses.table_files import check_directory
+    from cachetool.objects import place
     from cachetool.places import find_cache
 
     if output_directory is not None:
@@ -90,7 +91,7 @@ def command(
             None if train is None else find_cache(train, root),
             task,
             refit=refit,
-            calibration=calibration,
+            calibration=None if calibration is None else place(calibration),
             group_by=group_by,
             resamples=resamples,
             confidence=confidence,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cachetool.events import Events
+    from cachetool.objects import Place
 
 IMAGES = 4
 """Example images of every cache."""
@@ -49,7 +50,7 @@ def command(
         str | None, typer.Option(help=f"Positions of example images, such as 0,7,20-22 [{IMAGES}, evenly spread].")
     ] = None,
     run: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--run", help="Run to show on example images; repeat for several [one of each common edit]."),
     ] = None,
     figures: Annotated[
@@ -75,10 +76,12 @@ def command(
     from analyses.report.effects import read_table
     from analyses.report.page import write_report
     from analyses.report.report import build_report
+    from cachetool.objects import place
     from cachetool.places import find_cache, resolve_root
 
     tables = table or sorted(Path("studies").glob("*/table.csv"))
     chosen = integers(images, "--images")
+    runs = [place(one) for one in run or []]
     if cache:
         caches = [find_cache(one, root) for one in cache]
     else:
@@ -89,13 +92,13 @@ def command(
             tables,
             title=title,
             images=IMAGES if chosen is None else chosen,
-            runs=run or [],
+            runs=runs,
             weights=weights,
             device=device,
             events=events,
         )
         write_report(report, output_file)
-        drawn = [] if figures is None else _draw(caches, chosen, figures, run or [], weights, device, events)
+        drawn = [] if figures is None else _draw(caches, chosen, figures, runs, weights, device, events)
     size = output_file.stat().st_size
     if as_json:
         print_json(
@@ -120,10 +123,10 @@ def command(
 
 
 def _draw(
-    caches: list[Path],
+    caches: list[Place],
     images: list[int] | None,
     directory: Path,
-    runs: list[Path],
+    runs: list[Place],
     weights: Path | None,
     device: str | None,
     events: Events,
@@ -144,7 +147,7 @@ def _draw(
     return drawn
 
 
-def _caches(root: Path, tables: list[pd.DataFrame]) -> list[Path]:
+def _caches(root: Place, tables: list[pd.DataFrame]) -> list[Place]:
     """Caches that the tables name; without tables, or where none of theirs is here, those that have runs."""
     import cachetool
     from analyses.evaluation.comparison import dataset_label

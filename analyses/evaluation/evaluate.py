@@ -28,17 +28,18 @@ from cachetool.annotations import Annotations
 from cachetool.distributing import ClusterLike, connect
 from cachetool.errors import DatasetError, MissingDataError, UnknownNameError
 from cachetool.events import Events, Silent
+from cachetool.objects import AnyPlace
 from cachetool.tokens import TOKEN_TYPES
 
 
 def evaluate(
-    cache: str | Path | xr.Dataset,
-    train: str | Path | xr.Dataset | None = None,
+    cache: AnyPlace | xr.Dataset,
+    train: AnyPlace | xr.Dataset | None = None,
     tasks: Sequence[str | Task] | None = None,
     *,
     runs: Sequence[xr.Dataset] | None = None,
     refit: bool | Collection[Edit] = False,
-    calibration: str | Path | None = None,
+    calibration: AnyPlace | None = None,
     group_by: str | None = None,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,

@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -19,6 +18,7 @@ import xarray as xr
 from analyses.netcdf import read_netcdf, write_netcdf
 from analyses.tasks.base import Task
 from cachetool.annotations import Annotations
+from cachetool.objects import Place, place
 from cachetool.places import cache_of_run, outcomes_directory
 
 OUTCOME_VERSION = 1
@@ -118,9 +118,9 @@ def store_key(store: xr.Dataset, annotations: Annotations, task: Task) -> dict[s
     }
 
 
-def outcome_path(task: Task, store: xr.Dataset, key: dict[str, Any]) -> Path:
+def outcome_path(task: Task, store: xr.Dataset, key: dict[str, Any]) -> Place:
     """Where outcomes of a cache or run are kept."""
-    own = Path(store.attrs["cachetool_path"])
+    own = place(store.attrs["cachetool_path"])
     cache = own if store.attrs["kind"] == "cache" else cache_of_run(own)
     digest = hashlib.sha256(_canonical(key).encode()).hexdigest()[:8]
     return outcomes_directory(cache) / task_folder(task.name) / f"{own.name.removesuffix('.zarr')}.{digest}.nc"
@@ -131,7 +131,7 @@ def task_folder(task: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+@-]+", "-", task)
 
 
-def _read(path: Path, key: dict[str, Any]) -> xr.Dataset | None:
+def _read(path: Place, key: dict[str, Any]) -> xr.Dataset | None:
     """The outcomes in a file; None where it is absent, damaged or of another key."""
     if not path.is_file():
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -22,6 +21,7 @@ from cachetool import Edit
 from cachetool.annotations import Annotations
 from cachetool.edits import parse_replacement
 from cachetool.errors import CachetoolError
+from cachetool.objects import AnyPlace
 
 OWN_CALIBRATION = "(the cache itself)"
 """What a run gives as the place of its calibration where the evaluated cache was calibrated on itself."""
@@ -35,7 +35,7 @@ class Training:
         store: xr.Dataset,
         annotations: Annotations,
         *,
-        calibration: str | Path | None = None,
+        calibration: AnyPlace | None = None,
         replaying: Mapping[str, Any],
     ) -> None:
         """Name the opened cache and its annotations.

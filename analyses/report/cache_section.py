@@ -18,6 +18,7 @@ from analyses.report.missing import Missing, missing_analyses, missing_runs
 from analyses.report.provenance import CertifiedRun, analysis_facts, cache_facts, certified_runs
 from analyses.report.subject import Subject, gallery_runs
 from cachetool.errors import CachetoolError, InvalidEditError
+from cachetool.objects import Place
 
 ORDER = (
     "token-norms", "effective-rank", "attention-flow", "attention-divergence", "register-probes", "register-cosine",
@@ -74,7 +75,7 @@ def cache_section(
     key: str,
     *,
     images: int | Sequence[int],
-    runs: Sequence[Path],
+    runs: Sequence[Place],
     weights: Path | None,
     device: str | None,
 ) -> tuple[CacheSection, list[Missing]]:

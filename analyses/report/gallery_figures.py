@@ -16,6 +16,7 @@ from analyses.report.galleries import ARMS_OF_PAIRS, CUTOUTS, PAIRS, basis_of
 from analyses.report.subject import Subject, gallery_runs
 from cachetool.errors import CachetoolError
 from cachetool.events import Events, Silent
+from cachetool.objects import Place
 
 FORMATS = (".svg", ".png")
 """Formats that each figure is written in."""
@@ -26,7 +27,7 @@ def write_gallery_figures(
     images: Sequence[int],
     directory: Path,
     *,
-    runs: Sequence[Path] = (),
+    runs: Sequence[Place] = (),
     weights: Path | None = None,
     device: str | None = None,
     events: Events | None = None,

@@ -16,6 +16,7 @@ from analyses.report.model_section import ModelSection, StaticFigure, dependence
 from analyses.report.subject import Subject, check_named_runs, open_subject
 from cachetool.errors import MissingDataError
 from cachetool.events import Events, Silent
+from cachetool.objects import Place
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Report:
 
 
 def build_report(
-    caches: Sequence[Path],
+    caches: Sequence[Place],
     tables: Sequence[Path] = (),
     *,
     title: str = "What tokens do",
     images: int | Sequence[int] = 4,
-    runs: Sequence[Path] = (),
+    runs: Sequence[Place] = (),
     weights: Path | None = None,
     device: str | None = None,
     events: Events | None = None,

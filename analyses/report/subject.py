@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import xarray as xr
 
@@ -15,6 +14,7 @@ from analyses.evaluation.comparison import dataset_label
 from analyses.netcdf import read_netcdf
 from cachetool.annotations import Annotations
 from cachetool.errors import CachetoolError, MissingDataError
+from cachetool.objects import Place
 from cachetool.places import analyses_directory
 from cachetool.provenance import IMAGES, MODEL, check_provenance
 from cachetool.query import store_path
@@ -30,7 +30,7 @@ _REPLACEMENTS = ("zero", "mean", "noise", "shuffle", "norm-matched", "remove", "
 class Subject:
     """One cache of a report."""
 
-    path: Path
+    path: Place
     """Its path."""
     cache: xr.Dataset
     """The cache, opened."""
@@ -66,7 +66,7 @@ class Subject:
         return tuple(run for run in self.runs if not is_unedited(edit(run)))
 
 
-def open_subject(path: Path) -> Subject:
+def open_subject(path: Place) -> Subject:
     """Open a cache with all that lies beside it. Raises what `cachetool.open` raises."""
     cache = cachetool.open(path)
     check_provenance(path, cache.attrs["key"], cache.attrs["facts"], *MODEL, *IMAGES, "key.dtype")
@@ -90,7 +90,7 @@ def run_label(run: xr.Dataset) -> str:
     return f"{edit_label(own)}, from {own.from_layer}" + (f", seed {own.seed}" if own.seed else "")
 
 
-def gallery_runs(subject: Subject, named: Sequence[Path] = ()) -> dict[str, xr.Dataset]:
+def gallery_runs(subject: Subject, named: Sequence[Place] = ()) -> dict[str, xr.Dataset]:
     """Runs to show on example images by their labels: those that are named, else one of each common edit.
 
     Common edits: sustained replacements of registers, [CLS] and outlier patches, from the earliest state and of the
@@ -123,7 +123,7 @@ def _labelled(runs: Sequence[xr.Dataset]) -> dict[str, xr.Dataset]:
     }
 
 
-def check_named_runs(subjects: Sequence[Subject], named: Sequence[Path]) -> None:
+def check_named_runs(subjects: Sequence[Subject], named: Sequence[Place]) -> None:
     """Raise `MissingDataError`, naming all, where runs are no finished runs of one of the caches."""
     known = {store_path(run).resolve() for subject in subjects for run in subject.edited}
     foreign = [str(path) for path in named if path.resolve() not in known]

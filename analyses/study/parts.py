@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cachetool
 from analyses.evaluation.evaluate import sequences
@@ -19,6 +18,7 @@ from cachetool.datasets import Dataset
 from cachetool.edits import parse_replacement
 from cachetool.errors import CachetoolError, MissingDataError
 from cachetool.extraction import Request, prepare
+from cachetool.objects import AnyPlace, Place
 from cachetool.store import differences
 from cachetool.tokens import TokenLayout
 
@@ -36,7 +36,7 @@ class CacheUse:
     images: int
     """Images that it has to hold: those asked for; of evaluated and training images all that it holds already, as
     replays and heads use all of them."""
-    path: Path
+    path: Place
     """Where it lies or will lie."""
     states: States
     """States to store."""
@@ -91,7 +91,7 @@ class Part:
         return f"{self.model.label} on {self.data.evaluate}"
 
 
-def take_apart(study: Study, *, root: str | Path | None = None, device: str | None = None) -> list[Part]:
+def take_apart(study: Study, *, root: AnyPlace | None = None, device: str | None = None) -> list[Part]:
     """Open every model and data set of a study once and settle what is stored and replayed; nothing is written.
 
     Raises
@@ -200,7 +200,7 @@ class _Opened:
     layout: TokenLayout
     depth: int
     channels: int
-    path: Path
+    path: Place
 
     held: int
     """Images of the cache that is there; 0 where there is none."""
@@ -229,7 +229,7 @@ class _Opened:
 class _Opener:
     """Opens each model on each data set once, and collects what is missing."""
 
-    def __init__(self, root: str | Path | None, device: str | None) -> None:
+    def __init__(self, root: AnyPlace | None, device: str | None) -> None:
         self._root, self._device = root, device
         self._opened: dict[tuple[StudyModel, str], _Opened] = {}
         self.missing: list[str] = []
@@ -270,11 +270,11 @@ class _Opener:
         return self._opened[model, dataset]
 
 
-def _images_held(path: Path) -> int:
+def _images_held(path: Place) -> int:
     return cachetool.open(path).sizes["image"] if (path / "zarr.json").is_file() else 0
 
 
-def open_request(model: StudyModel, dataset: str, root: str | Path | None, device: str | None) -> Request:
+def open_request(model: StudyModel, dataset: str, root: AnyPlace | None, device: str | None) -> Request:
     """A model and the first image of a data set, ready to be extracted. Raises what `prepare` raises."""
     return prepare(
         model.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import humanize
@@ -14,6 +13,7 @@ from analyses.study.needs import passes
 from analyses.study.parts import CacheUse, Part, open_request, take_apart
 from analyses.study.reuse import count_measurements, finished_calibration, finished_replays, stored_images
 from analyses.tasks import parse_task
+from cachetool.objects import AnyPlace
 from cachetool.plan import plan_extraction
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def plan_study(
     study: Study,
     *,
     parts: Sequence[Part] | None = None,
-    root: str | Path | None = None,
+    root: AnyPlace | None = None,
     device: str | None = None,
 ) -> StudyPlan:
     """Open models and data sets, time one forward pass of each model, and look at what is stored; nothing is written.
@@ -220,7 +220,7 @@ def _plan_cache(role: str, use: CacheUse, seconds: float) -> CachePlan:
     )
 
 
-def _seconds_per_image(model: StudyModel, dataset: str, root: str | Path | None, device: str | None) -> float:
+def _seconds_per_image(model: StudyModel, dataset: str, root: AnyPlace | None, device: str | None) -> float:
     """Time of one image's forward pass, measured on a batch of noise."""
     request = open_request(model, dataset, root, device)
     # One image at a place where nothing is stored: its whole pass is left to do.

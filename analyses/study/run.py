@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -19,6 +18,7 @@ from analyses.study.needs import passes
 from analyses.study.parts import CacheUse, Part, take_apart
 from cachetool.distributing import Cluster, ClusterLike, connect
 from cachetool.events import Events, Silent
+from cachetool.objects import AnyPlace, Place
 from cachetool.places import calibrations_directory
 
 
@@ -53,7 +53,7 @@ def run_study(
     study: Study,
     *,
     parts: Sequence[Part] | None = None,
-    root: str | Path | None = None,
+    root: AnyPlace | None = None,
     device: str | None = None,
     workers: int | None = None,
     cluster: ClusterLike | None = None,
@@ -119,7 +119,7 @@ class _Notes:
 @dataclass(frozen=True)
 class _Runner:
     study: Study
-    root: str | Path | None
+    root: AnyPlace | None
     device: str | None
     workers: int | None
     cluster: Cluster | None
@@ -188,11 +188,11 @@ class _Runner:
             )
         return opened
 
-    def _calibrate(self, use: CacheUse) -> Path:
+    def _calibrate(self, use: CacheUse) -> Place:
         """The calibration of the first images of a cache, computed where it is not there yet."""
         cache = self._extract(use)
         path = calibration_path(use, cache)
-        if not path.exists():
+        if not (path / "zarr.json").is_file():
             cachetool.calibrate(
                 cache,
                 name=path.stem,
@@ -205,7 +205,7 @@ class _Runner:
         return path
 
 
-def calibration_path(use: CacheUse, cache: xr.Dataset) -> Path:
+def calibration_path(use: CacheUse, cache: xr.Dataset) -> Place:
     """Where the calibration of a cache lies; the name holds a digest of all that it depends on."""
     document: dict[str, Any] = {
         "key": cache.attrs["key"],

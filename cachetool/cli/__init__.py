@@ -18,6 +18,7 @@ from typer.main import get_command
 from cachetool.cli import commands
 from cachetool.cli.completion import COMPLETING
 from cachetool.cli.console import errors, plain
+from cachetool.cli.local_paths import on_local_disks
 from cachetool.errors import BrokenPluginWarning, CachetoolError
 from cachetool.plugins import load_announced
 
@@ -43,9 +44,9 @@ def build() -> typer.Typer:
     )
     for module in pkgutil.iter_modules(commands.__path__):
         loaded = importlib.import_module(f"{commands.__name__}.{module.name}")
-        app.command(name=module.name)(loaded.command)
+        app.command(name=module.name)(on_local_disks(loaded.command))
     for name, function in load_announced(COMMAND_ENTRY_POINTS, "command", _check_command).items():
-        app.command(name=name)(function)
+        app.command(name=name)(on_local_disks(function))
     return app
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from cachetool.environment import describe_environment
 from cachetool.errors import KeyMismatchError
 from cachetool.events import Events
 from cachetool.images import image_digest
+from cachetool.objects import Place
 from cachetool.store import StoreReader, StoreSpec, key_digest
 
 
@@ -58,7 +58,7 @@ class OpenedCalibration:
         return next(summarize_here(self._reader, self._scope, self._statistics, [block]))
 
 
-def summarize_on(cluster: Cluster, cache: Path, events: Events) -> Summarize:
+def summarize_on(cluster: Cluster, cache: Place, events: Events) -> Summarize:
     """What has `cachetool.calibrating.calibrate` read and summarize a cache on a cluster."""
 
     def summarize(

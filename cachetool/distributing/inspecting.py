@@ -49,11 +49,18 @@ def probe() -> Callable[..., dict[str, Any]]:
         problems = []
         for file, digest in files.items():
             try:
-                if hashlib.sha256(Path(file).read_bytes()).hexdigest() != digest:
+                if "://" in file:
+                    from cachetool.objects import place
+
+                    content = place(file).read_bytes()
+                else:
+                    content = Path(file).read_bytes()
+                if hashlib.sha256(content).hexdigest() != digest:
                     problems.append(f"{file} is another file there than here")
-            except OSError as error:
-                problems.append(f"{file} cannot be read ({error.strerror})")
-        problems += [f"{folder} cannot be written" for folder in folders if not os.access(folder, os.W_OK)]
+            except (OSError, ImportError) as error:
+                problems.append(f"{file} cannot be read ({getattr(error, 'strerror', None) or error})")
+        on_disks = [folder for folder in folders if "://" not in folder]
+        problems += [f"{folder} cannot be written" for folder in on_disks if not os.access(folder, os.W_OK)]
         return {"versions": versions, "problems": problems}
 
     return look
@@ -90,7 +97,7 @@ def check_sight(found: Found, names: Mapping[str, str]) -> None:
         found,
         names,
         f"all must have the versions of this process (on {socket.gethostname()}), and see the same --root under the "
-        "same path, on a shared file system",
+        "same path, on a shared file system, or in an object store whose credentials their environment has",
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 from cachetool.events import Events
+from cachetool.objects import Place
 from cachetool.store import Owner
 
 
@@ -31,9 +31,9 @@ class Opened(Protocol):
 class Job:
     """Work on one cache that pickles to little; subclasses open it."""
 
-    cache: Path
+    cache: Place
     """The cache, as an absolute path."""
-    locks: tuple[tuple[Path, Owner], ...] = ()
+    locks: tuple[tuple[Place, Owner], ...] = ()
     """Stores that are written, and who must hold their locks meanwhile."""
     token: str = field(default_factory=lambda: uuid4().hex)
     """Tells jobs apart in the memory of a worker."""

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from cachetool.distributing.calibration import summarize_on
@@ -17,6 +16,7 @@ from cachetool.edits import Edit
 from cachetool.errors import KeyMismatchError
 from cachetool.events import Events, Silent
 from cachetool.extraction.halving import Halving
+from cachetool.objects import AnyPlace, Place, place
 from cachetool.replaying.arm import Arm, Notes
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.replay import Open
@@ -62,7 +62,7 @@ class ReplayJob(Job):
 
     opening: CertificateJob
     """What the replay shares with those from other states."""
-    runs: tuple[tuple[Edit, Path], ...]
+    runs: tuple[tuple[Edit, Place], ...]
     """The edits and their run stores."""
     keep: tuple[int, ...]
 
@@ -99,7 +99,7 @@ class OpenedReplay:
         rows = slice(images.start, images.stop)
         return ReplayedBlock(tuple(arm.notes(rows) for arm in self._arms), tuple(self._halving.sizes))
 
-    def _arm(self, edit: Edit, path: Path) -> Arm:
+    def _arm(self, edit: Edit, path: Place) -> Arm:
         """The run of an edit. Raises `KeyMismatchError` where files that it draws from are others than the driver's."""
         cache, calibrations = self._cache, self._cache.calibrations
         sources, writer = CacheSources(cache.reader, calibrations.maker(edit)), StoreWriter(path)
@@ -170,5 +170,5 @@ def replay_on(cluster: Cluster) -> Open:
     return lambda settings, reader, events: ClusterReplayer(cluster, settings, reader, events)
 
 
-def _absolute(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path).absolute()
+def _absolute(path: AnyPlace | None) -> Place | None:
+    return None if path is None else place(path).absolute()

@@ -14,6 +14,7 @@ from cachetool.backbones import Backbone
 from cachetool.distributing.jobs import Job, Opened
 from cachetool.environment import resolve_device
 from cachetool.errors import ClusterError
+from cachetool.objects import Place
 from cachetool.replaying import open_backbone
 from cachetool.store import StoreSpec, holds
 
@@ -124,7 +125,7 @@ def kept(kind: str, key: Any, make: Callable[[], Any]) -> Any:
     return _kept[kind][1]
 
 
-def kept_backbone(path: Path, spec: StoreSpec, weights: str | Path | None, device: str | None, use: str) -> Backbone:
+def kept_backbone(path: Place, spec: StoreSpec, weights: str | Path | None, device: str | None, use: str) -> Backbone:
     """The model of a cache, kept while tasks need the same on the same device; `use` tells apart what alters it.
 
     Raises as `open_backbone` does.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from cachetool.edits import calibration_store
 from cachetool.edits.grammar import listed
 from cachetool.errors import InvalidEditError, KeyMismatchError
+from cachetool.objects import AnyPlace, place
 from cachetool.store.key import differences, key_digest
 from cachetool.tokens import TOKEN_TYPES
 
@@ -51,19 +51,19 @@ class Calibration:
         self._at_layer: dict[tuple[str, int], NDArray[Any]] = {}
 
     @classmethod
-    def read(cls, path: str | Path) -> Calibration:
+    def read(cls, path: AnyPlace) -> Calibration:
         """Open the artefact at `path`; large parts are read when they are asked for.
 
         Raises `MissingDataError` where there is none, `StoreError` for what is no calibration of this format.
         """
-        return cls(*calibration_store.read(Path(path)))
+        return cls(*calibration_store.read(place(path)))
 
-    def write(self, path: str | Path) -> None:
+    def write(self, path: AnyPlace) -> None:
         """Write the artefact, in one step that either happens or does not.
 
         Raises `StoreError` where something is there already, or the disk refuses.
         """
-        calibration_store.write(Path(path), self._arrays, self.key, self.facts)
+        calibration_store.write(place(path), self._arrays, self.key, self.facts)
 
     @cached_property
     def layers(self) -> tuple[int, ...]:

@@ -23,7 +23,6 @@ import math
 import shutil
 import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from cachetool.errors import DamagedError, StoreError
+from cachetool.objects import ObjectPath, Place, taken, tree_bytes, zarr_store
 from cachetool.store.atomic import (
     remove_leftovers,
     storage_errors,
@@ -40,7 +40,8 @@ from cachetool.store.atomic import (
     write_file,
 )
 from cachetool.store.format import FORMAT_VERSION
-from cachetool.store.metadata import ROOT, Document, Root, root_document, write_document
+from cachetool.store.metadata import ROOT, Document, Root, encode_document, root_document, write_document
+from cachetool.store.object_folders import make_whole
 from cachetool.store.tables import MOST_FILLED, table_digest
 from cachetool.tokens import TOKEN_TYPES
 
@@ -113,9 +114,9 @@ def dimensions(name: str) -> tuple[str, ...]:
     return tuple(f"{token_type}_{part}" if part == "reference_row" else part for part in kept)
 
 
-def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def write(path: Place, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write a new artefact: built beside its place, then renamed. Raises `StoreError`."""
-    if path.exists():
+    if taken(path):
         raise StoreError(f"a new calibration needs a free place, but {path} exists; remove it or choose another name")
     # In memory first: zarr goes on writing in the background where one of its files fails, on a full disk for example.
     content: dict[str, Any] = {}
@@ -123,6 +124,17 @@ def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: 
     for name in arrays:
         _write_array(group, name, np.asarray(arrays[name][...]))
     files = {file: buffer.to_bytes() for file, buffer in content.items()}
+    documents = {name: json.loads(files[f"{name}/{ROOT}"]) for name in arrays}
+    recorded = {**facts, CONTENT: content_sha256(arrays)}
+    about = {"format": FORMAT_VERSION, "kind": "calibration", "key": dict(key), "facts": recorded}
+    about["tables"] = {
+        name: _digests(name, np.asarray(arrays[name][...]), document) for name, document in documents.items()
+    }
+    coordinates = [name for name in arrays if name in _DIMENSIONS and name not in _DIMENSIONS[name]]
+    root = root_document({"cachetool": about, "coordinates": " ".join(coordinates)}, documents)
+    if isinstance(path, ObjectPath):
+        make_whole(path, {**files, ROOT: encode_document(root)})
+        return
     temporary = temporary_name(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,15 +143,7 @@ def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: 
             for file, encoded in files.items():
                 (temporary / file).parent.mkdir(parents=True, exist_ok=True)
                 write_file(temporary / file, [encoded])
-            documents = {name: json.loads(files[f"{name}/{ROOT}"]) for name in arrays}
-            recorded = {**facts, CONTENT: content_sha256(arrays)}
-            about = {"format": FORMAT_VERSION, "kind": "calibration", "key": dict(key), "facts": recorded}
-            about["tables"] = {
-                name: _digests(name, np.asarray(arrays[name][...]), document) for name, document in documents.items()
-            }
-            coordinates = [name for name in arrays if name in _DIMENSIONS and name not in _DIMENSIONS[name]]
-            attributes = {"cachetool": about, "coordinates": " ".join(coordinates)}
-            write_document(temporary, root_document(attributes, documents))
+            write_document(temporary, root)
             sync_folders(temporary)
             temporary.rename(path)
         finally:
@@ -147,7 +151,7 @@ def write(path: Path, arrays: Mapping[str, Any], key: Mapping[str, Any], facts: 
         sync_folder(path.parent)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def read(path: Place) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Arrays (opened, not read), key and facts of an artefact. Raises `MissingDataError` or `StoreError`."""
     root = Root(path)
     if root.about["kind"] != "calibration":
@@ -162,7 +166,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     digests = root.about.get("tables", {})
     # Of Zarr format 3 alone: format 2 has codecs that run code.
     try:
-        group = zarr.open_group(path, mode="r", zarr_format=3)
+        group = zarr.open_group(zarr_store(path), mode="r", zarr_format=3)
         arrays = {
             name: _StoredArray(path / name, group[name], document, digests.get(name))
             for name, document in root.arrays.items()
@@ -211,13 +215,17 @@ def _problems(arrays: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _check_held(folder: Path, document: Mapping[str, Any]) -> None:
+def _check_held(folder: Place, document: Mapping[str, Any]) -> None:
     """Raise `DamagedError` where an array is much larger than its files, or `StoreError` where some are links."""
-    files = [file.lstat() for file in folder.rglob("*")]
-    if folder.is_symlink() or any(stat.S_ISLNK(status.st_mode) for status in files):
-        raise StoreError(f"{folder} has symbolic links; all of a calibration must lie in its own folder")
+    if isinstance(folder, ObjectPath):
+        held = tree_bytes(folder)
+    else:
+        files = [file.lstat() for file in folder.rglob("*")]
+        if folder.is_symlink() or any(stat.S_ISLNK(status.st_mode) for status in files):
+            raise StoreError(f"{folder} has symbolic links; all of a calibration must lie in its own folder")
+        held = sum(status.st_size for status in files)
     itemsize = 4 if document["data_type"] == "string" else np.dtype(document["data_type"]).itemsize
-    declared, held = math.prod(document["shape"]) * itemsize, sum(status.st_size for status in files)
+    declared = math.prod(document["shape"]) * itemsize
     if declared > held + MOST_FILLED:
         raise DamagedError(
             f"{folder} is damaged: it is declared as {document['data_type']} {tuple(document['shape'])}, of which its"
@@ -228,7 +236,7 @@ def _check_held(folder: Path, document: Mapping[str, Any]) -> None:
 class _StoredArray:
     """An array that is read piece by piece, and whose damage is named."""
 
-    def __init__(self, path: Path, array: Any, document: Document, digests: int | list[int] | None) -> None:
+    def __init__(self, path: Place, array: Any, document: Document, digests: int | list[int] | None) -> None:
         self._path = path
         self._array = array
         self._document = document

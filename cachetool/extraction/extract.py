@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from cachetool.events import Events, Silent
 from cachetool.extraction.loop import BlockLoop
 from cachetool.extraction.opening import check_same, open_for_writing
 from cachetool.extraction.request import Request
+from cachetool.objects import Place
 from cachetool.store import Owner, StoreReader, StoreWriter, lock, share
 
 
@@ -24,7 +24,7 @@ from cachetool.store import Owner, StoreReader, StoreWriter, lock, share
 class Extracted:
     """What an extraction did."""
 
-    path: Path
+    path: Place
     """Where the cache lies."""
     images: int
     """Images that the cache covers."""

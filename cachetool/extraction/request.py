@@ -13,6 +13,7 @@ from cachetool.datasets import Dataset, Transform, absolute_name, hash_images, o
 from cachetool.environment import describe_environment, resolve_device
 from cachetool.errors import InvalidEditError, MissingDataError, StoreError, UnknownNameError
 from cachetool.events import Events, Silent
+from cachetool.objects import AnyPlace, Place
 from cachetool.store import DTYPES, ImageTable, NormSpec, StoreSpec, default_block, storage_dtype, undetermined
 
 
@@ -28,7 +29,7 @@ class Request:
     """The opened data set."""
     transform: Transform
     """How pixels are prepared; part of the key."""
-    path: Path
+    path: Place
     """Where the cache lies or will lie."""
     layers: tuple[int, ...]
     """States to store, ascending."""
@@ -42,7 +43,7 @@ def prepare(
     model: str,
     dataset: str,
     *,
-    root: str | Path | None = None,
+    root: AnyPlace | None = None,
     name: str | None = None,
     layers: Iterable[int] | None = None,
     tokens: Iterable[str] | None = None,

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from cachetool import objects
 from cachetool.errors import MissingDataError, StoreError
 from cachetool.events import Events, Silent
 from cachetool.interchange.names import (
@@ -31,6 +32,7 @@ from cachetool.interchange.names import (
 )
 from cachetool.interchange.part import Part, choose_part
 from cachetool.interchange.sink import Sink
+from cachetool.objects import AnyPlace
 from cachetool.store import StoreReader, StoreSpec, storage_dtype
 from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
 from cachetool.store.dtypes import DTYPE_ATTRIBUTE, fill_value
@@ -57,7 +59,7 @@ class Exported:
 
 
 def export_file(
-    store: str | Path,
+    store: AnyPlace,
     file: str | Path,
     *,
     layers: Iterable[int] | None = None,
@@ -92,7 +94,7 @@ def export_file(
         Stored bytes contradict their checksum.
     """
     started = time.perf_counter()
-    file, events, reader = Path(file), events or Silent(), StoreReader(store)
+    file, events, reader = objects.on_disk(file, "file"), events or Silent(), StoreReader(store)
     part = choose_part(reader, layers, token_types, limit)
     if not file.parent.is_dir():
         raise MissingDataError(f"{file} cannot be written: there is no folder {file.parent}; make it, or name another")
@@ -149,7 +151,7 @@ def _write(handle: Any, sink: Sink, reader: StoreReader, part: Part, events: Eve
     _write_tokens(written, sink, reader, part, events)
 
 
-def _write_attributes(handle: Any, path: Path, spec: StoreSpec) -> None:
+def _write_attributes(handle: Any, path: objects.Place, spec: StoreSpec) -> None:
     """What the store says about itself; objects as JSON."""
     layout = spec.layout
     attributes: dict[str, Any] = {

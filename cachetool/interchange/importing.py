@@ -19,6 +19,7 @@ from cachetool import places
 from cachetool.errors import DamagedError, KeyMismatchError, MissingDataError, StoreError
 from cachetool.events import Events, Silent
 from cachetool.interchange.checking import Contents, check
+from cachetool.objects import AnyPlace, ObjectPath, Place, on_disk, taken
 from cachetool.store import SmallArray, StoreReader, StoreWriter, create, key_digest, storage_dtype
 from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
 
@@ -30,7 +31,7 @@ UNREADABLE = "unreadable when the cache was made"
 class Imported:
     """What an import made."""
 
-    path: Path
+    path: Place
     """Where the store lies."""
     kind: str
     """`cache` or `run`."""
@@ -43,7 +44,7 @@ class Imported:
 
 
 def import_file(
-    file: str | Path, *, root: str | Path | None = None, name: str | None = None, events: Events | None = None
+    file: str | Path, *, root: AnyPlace | None = None, name: str | None = None, events: Events | None = None
 ) -> Imported:
     """Make the store that an HDF5 file was exported from. Holds one block in memory at a time.
 
@@ -69,33 +70,53 @@ def import_file(
         It is a run, and the cache at its place is not the one it was made from.
     """
     started = time.perf_counter()
-    file, events = Path(file), events or Silent()
+    file, events = on_disk(file, "file"), events or Silent()
     with _opened(file) as handle:
         contents = check(handle, str(file))
         if name is not None:
             places.check_name(name)
             contents = replace(contents, place=replace(contents.place, cache=name))
         path = contents.place.path(places.resolve_root(root))
-        if path.exists() or path.is_symlink():
+        if taken(path):
             raise StoreError(
                 f"{path} is there already, and an import never overwrites; "
                 f"keep both with --name, or remove that one with `cachetool remove {path}`"
             )
         if contents.spec.kind == "run":
             _check_cache(contents, path, events)
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(path.parent, path.name)
-        _check_space(contents, path)
-        temporary = temporary_name(path)
-        try:
-            written = _fill(temporary, contents, file, events)
-            with storage_errors(path):
-                temporary.rename(path)
-                sync_folder(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(path, ObjectPath):
+            written = _fill_in_place(path, contents, file, events)
+        else:
+            written = _fill_beside(path, contents, file, events)
     return Imported(path, contents.spec.kind, len(contents.spec.images), written, time.perf_counter() - started)
+
+
+def _fill_beside(path: Path, contents: Contents, file: Path, events: Events) -> int:
+    """Build the store beside its place, then rename it; returns bytes written to shards."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
+    _check_space(contents, path)
+    temporary = temporary_name(path)
+    try:
+        _create(temporary, contents, file)
+        written = _fill(temporary, contents, file, events)
+        with storage_errors(path):
+            temporary.rename(path)
+            sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return written
+
+
+def _fill_in_place(path: ObjectPath, contents: Contents, file: Path, events: Events) -> int:
+    """Build the store where it belongs, since objects cannot be renamed; what cannot be finished is removed again."""
+    _create(path, contents, file)
+    try:
+        return _fill(path, contents, file, events)
+    except BaseException:
+        places.remove_store(path)
+        raise
 
 
 @contextmanager
@@ -110,7 +131,7 @@ def _opened(file: Path) -> Iterator[Any]:
         yield handle
 
 
-def _check_cache(contents: Contents, path: Path, events: Events) -> None:
+def _check_cache(contents: Contents, path: Place, events: Events) -> None:
     """A run belongs beside the cache it was made from; where none is yet, it is put there all the same."""
     cache = places.cache_of_run(path)
     if not (cache / "zarr.json").is_file():
@@ -142,10 +163,14 @@ def _check_space(contents: Contents, path: Path) -> None:
         raise StoreError(f"{path} does not fit on its disk: {sizes}; free space or choose another --root")
 
 
-def _fill(path: Path, contents: Contents, file: Path, events: Events) -> int:
-    """Make the store and write its blocks; returns bytes written to shards."""
+def _create(path: Place, contents: Contents, file: Path) -> None:
     spec = contents.spec
     create(path, replace(spec, facts={**spec.facts, "imported_from": file.name}))
+
+
+def _fill(path: Place, contents: Contents, file: Path, events: Events) -> int:
+    """Write the blocks of the new store; returns bytes written to shards."""
+    spec = contents.spec
     writer = StoreWriter(path)
     events.start("import", len(spec.images))
     written = 0

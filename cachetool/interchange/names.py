@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-from cachetool import places
+from cachetool import objects, places
 from cachetool.errors import StoreError
 
 VERSION = 1
@@ -48,7 +47,7 @@ class Place:
     """Name of the run, without `.zarr`; None for a cache."""
 
     @classmethod
-    def of(cls, store: Path) -> Place:
+    def of(cls, store: objects.Place) -> Place:
         """The place of a store, from the names of its folders."""
         store = store.resolve()
         name = store.name.removesuffix(".zarr")
@@ -67,7 +66,7 @@ class Place:
     def __str__(self) -> str:
         return "/".join(filter(None, (self.dataset, self.cache, self.run)))
 
-    def path(self, root: Path) -> Path:
+    def path(self, root: objects.Place) -> objects.Place:
         """Path of the store below a root."""
         cache = root / self.dataset / f"{self.cache}.zarr"
         return cache if self.run is None else places.runs_directory(cache) / f"{self.run}.zarr"

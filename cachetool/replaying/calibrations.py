@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cachetool import places
@@ -13,6 +12,7 @@ from cachetool.edits.meter import Meter
 from cachetool.errors import InvalidEditError, StoreError
 from cachetool.events import Events
 from cachetool.images import image_digest
+from cachetool.objects import AnyPlace
 from cachetool.store import StateDigests, StoreReader, key_digest
 
 OWN = "(the cache itself)"
@@ -25,7 +25,7 @@ class Calibrations:
     def __init__(
         self,
         reader: StoreReader,
-        given: str | Path | None,
+        given: AnyPlace | None,
         events: Events,
         summarize: Summarize = summarize_here,
     ) -> None:

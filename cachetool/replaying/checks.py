@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from cachetool.edits import Edit
 from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.objects import AnyPlace
 from cachetool.replaying.reading import states_read
 from cachetool.store import StoreReader, StoreSpec
 
 
-def require_cache(spec: StoreSpec, path: str | Path) -> None:
+def require_cache(spec: StoreSpec, path: AnyPlace) -> None:
     """Raise `InvalidEditError` for a store that is no cache: edited tokens are neither replayed nor natural."""
     if spec.kind != "cache":
         raise InvalidEditError(f"{path} is a {spec.kind}, not a cache; name the cache that it was made from")

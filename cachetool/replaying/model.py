@@ -6,11 +6,12 @@ from pathlib import Path
 
 from cachetool.backbones import Backbone, load
 from cachetool.errors import MissingDataError, WeightsError
+from cachetool.objects import AnyPlace, place
 from cachetool.provenance import MODEL, check_provenance
 from cachetool.store import StoreSpec
 
 
-def open_backbone(path: str | Path, spec: StoreSpec, weights: str | Path | None = None) -> Backbone:
+def open_backbone(path: AnyPlace, spec: StoreSpec, weights: str | Path | None = None) -> Backbone:
     """Load the model that the cache at `path` was extracted with, and prove that it is the same.
 
     Without `weights`, the file that the cache names is opened, which may be somebody else's cache: as any weights file
@@ -25,7 +26,7 @@ def open_backbone(path: str | Path, spec: StoreSpec, weights: str | Path | None 
     WeightsError
         The weights, architecture or position embedding are not those of the cache.
     """
-    check_provenance(Path(path), spec.key, spec.facts, *MODEL)
+    check_provenance(place(path), spec.key, spec.facts, *MODEL)
     named = spec.facts.get("weights_file") if weights is None else None
     file = named if weights is None else weights
     model = str(spec.facts["model"])

@@ -14,6 +14,7 @@ from cachetool.arithmetic import Arithmetic
 from cachetool.edits import Edit
 from cachetool.errors import InvalidEditError
 from cachetool.events import Events, Silent
+from cachetool.objects import AnyPlace, Place, place
 from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.checks import check_states, draws, kept_types, require_cache
@@ -47,12 +48,12 @@ def repeated(edits: Iterable[Edit], repeat: int) -> list[Edit]:
 
 
 def replay_edits(
-    cache: str | Path,
+    cache: AnyPlace,
     edits: Sequence[Edit],
     *,
     keep: Iterable[int] | Literal["all"] | None = None,
     keep_tokens: Iterable[str] | None = None,
-    calibration: str | Path | None = None,
+    calibration: AnyPlace | None = None,
     no_overlap: bool = False,
     weights: str | Path | None = None,
     device: str | None = None,
@@ -95,7 +96,7 @@ def replay_edits(
         The unedited replay does not give the stored last state within the bound.
     """
     listener = events or Silent()
-    reader = StoreReader(Path(cache))
+    reader = StoreReader(place(cache))
     spec = reader.spec
     require_cache(spec, cache)
     depth = spec.layers[-1]
@@ -156,7 +157,7 @@ class _Unfinished:
 
 
 def _replay_together(
-    unfinished: Sequence[_Unfinished], keep: Sequence[int], replaying: Replaying, cache: Path, events: Events
+    unfinished: Sequence[_Unfinished], keep: Sequence[int], replaying: Replaying, cache: Place, events: Events
 ) -> float:
     """Replay edits that start at the same state on one read of it; returns seconds."""
     started = time.monotonic()

@@ -17,6 +17,7 @@ from cachetool.edits import Edit
 from cachetool.errors import InvalidEditError, KeyMismatchError
 from cachetool.events import Events, Silent
 from cachetool.images import image_digest
+from cachetool.objects import Place
 from cachetool.replaying.arm import EditInHand
 from cachetool.replaying.calibrations import OWN, Calibrations
 from cachetool.replaying.engine import replay_image
@@ -30,7 +31,7 @@ from cachetool.store import StoreReader, StoreSpec, differences
 class RecordedRun:
     """A stored run and the cache beside it, ready to be replayed again as it was."""
 
-    def __init__(self, path: Path, events: Events | None = None) -> None:
+    def __init__(self, path: Place, events: Events | None = None) -> None:
         """Open both. Raises `MissingDataError` where the cache is gone, and as `StoreReader` does."""
         self.path = path
         self.spec: StoreSpec = StoreReader(path).spec

@@ -13,6 +13,7 @@ from cachetool.calibrating import Summarize, summarize_here
 from cachetool.environment import describe_environment, resolve_device
 from cachetool.events import Events
 from cachetool.extraction.halving import Halving
+from cachetool.objects import AnyPlace, Place
 from cachetool.replaying.arm import Arm
 from cachetool.replaying.certificate import certify
 from cachetool.replaying.engine import replay_arms
@@ -24,11 +25,11 @@ from cachetool.store import StoreReader
 class Settings:
     """What is the same for all edits of a replay; small, so that it travels to other processes."""
 
-    cache: Path
+    cache: Place
     """Where the cache lies."""
     token_types: tuple[str, ...]
     """Token types that the runs store."""
-    calibration: str | Path | None
+    calibration: AnyPlace | None
     """The calibration that was given; None for the cache's own."""
     weights: str | Path | None
     """Weights file, where it has moved since the extraction."""

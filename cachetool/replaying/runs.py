@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from cachetool import places
@@ -12,6 +11,7 @@ from cachetool.arithmetic import Arithmetic
 from cachetool.edits import Edit
 from cachetool.errors import KeyMismatchError
 from cachetool.images import image_digest
+from cachetool.objects import Place
 from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.checks import draws
@@ -23,7 +23,7 @@ from cachetool.store import StoreReader, StoreWriter, create, differences, key_d
 class Run:
     """One edit replayed on one cache."""
 
-    path: Path
+    path: Place
     """Where the run lies."""
     edit: Edit
     """What was edited."""

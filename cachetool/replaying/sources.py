@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from cachetool.edits.calibration import Calibration
 from cachetool.edits.sources import Sources
 from cachetool.images import image_digest
+from cachetool.objects import place
 from cachetool.store import ImageTable, StoreReader, key_digest, to_float32
 from cachetool.tokens import TokenLayout
 
@@ -71,5 +71,5 @@ class CacheSources:
     def other(self, path: str) -> Sources:
         """A second cache, for `patch:IMAGE@CACHE`."""
         if path not in self._others:
-            self._others[path] = CacheSources(StoreReader(Path(path)), self._make_calibration)
+            self._others[path] = CacheSources(StoreReader(place(path)), self._make_calibration)
         return self._others[path]

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from cachetool.errors import StoreError
+from cachetool.objects import ObjectPath, Place, worked_on
 from cachetool.store.shards import Buffer
 
 _ADVICE = {
@@ -37,7 +38,7 @@ def temporary_name(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Place) -> Iterator[None]:
     """Turn an `OSError` into a `StoreError` that names the path, the cause and what to do."""
     try:
         yield
@@ -61,8 +62,17 @@ def write_file(path: Path, parts: Iterable[Buffer]) -> None:
         os.close(descriptor)
 
 
-def sync_folder(path: Path) -> None:
-    """Make renames inside a folder durable."""
+def make_folder(path: Place, *, parents: bool = False) -> None:
+    """Make a folder unless it is there; object stores have none. Raises `StoreError`."""
+    if not isinstance(path, ObjectPath):
+        with storage_errors(path):
+            path.mkdir(parents=parents, exist_ok=True)
+
+
+def sync_folder(path: Place) -> None:
+    """Make renames inside a folder durable; an object is, once it was put."""
+    if isinstance(path, ObjectPath):
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -77,10 +87,11 @@ def sync_folders(path: Path) -> None:
 
 
 class Staged:
-    """Files written and synced under temporary names, waiting to be renamed together."""
+    """Files written and synced under temporary names, waiting to be renamed together; objects wait in memory."""
 
     def __init__(self) -> None:
         self._files: list[tuple[Path, Path]] = []
+        self._objects: list[tuple[ObjectPath, bytes]] = []
 
     def __enter__(self) -> Staged:
         return self
@@ -91,8 +102,11 @@ class Staged:
             with contextlib.suppress(OSError):
                 temporary.unlink()
 
-    def add(self, path: Path, parts: Iterable[Buffer]) -> Path:
-        """Write one file under its temporary name, which is returned. Raises `StoreError`."""
+    def add(self, path: Place, parts: Iterable[Buffer]) -> Path | bytes:
+        """Write one file under its temporary name, which is returned; of an object the content. Raises `StoreError`."""
+        if isinstance(path, ObjectPath):
+            self._objects.append((path, b"".join(parts)))
+            return self._objects[-1][1]
         temporary = temporary_name(path)
         self._files.append((temporary, path))
         with storage_errors(path):
@@ -100,7 +114,9 @@ class Staged:
         return temporary
 
     def commit(self) -> None:
-        """Rename every file to its target and sync the folders. Raises `StoreError`."""
+        """Rename every file to its target and sync the folders; put every object. Raises `StoreError`."""
+        if self._objects:
+            worked_on(_put, self._objects, self._objects[0][0])
         folders = dict.fromkeys(target.parent for _temporary, target in self._files)
         while self._files:
             temporary, target = self._files[0]
@@ -112,26 +128,33 @@ class Staged:
                 sync_folder(folder)
 
 
-def write_atomically(path: Path, *parts: Buffer) -> None:
+def _put(staged: tuple[ObjectPath, bytes]) -> None:
+    path, content = staged
+    path.put(content)
+
+
+def write_atomically(path: Place, *parts: Buffer) -> None:
     """Replace one small file. Raises `StoreError` with the old file untouched."""
     with Staged() as staged:
         staged.add(path, parts)
         staged.commit()
 
 
-def remove_file(path: Path) -> None:
+def remove_file(path: Place) -> None:
     """Remove a file durably; one that is not there is no error. Raises `StoreError`."""
     with storage_errors(path):
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
-def remove_leftovers(folder: Path, name: str = "*", writers: Collection[tuple[str, int]] | None = None) -> None:
+def remove_leftovers(folder: Place, name: str = "*", writers: Collection[tuple[str, int]] | None = None) -> None:
     """Remove temporary files and folders, of the target `name` or of all, that no living process is writing.
 
     Processes of another host cannot be looked up: what they left goes where `writers`, host and process of all that are
-    at work, are known and they are not among them.
+    at work, are known and they are not among them. Objects have no temporary names, and leave nothing.
     """
+    if isinstance(folder, ObjectPath):
+        return
     pattern = name if name == "*" else glob.escape(name)
     for path in folder.glob(f"{pattern}.partial-*"):
         if _abandoned(path, writers):

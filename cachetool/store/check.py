@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 
 from cachetool.errors import CachetoolError, DamagedError
+from cachetool.objects import AnyPlace, place
 from cachetool.store.format import Geometry
 from cachetool.store.metadata import ROOT, Root
+from cachetool.store.object_shard import open_shard
 from cachetool.store.opened import OpenedStore, required_entries
 from cachetool.store.records import FileFacts, Record, misfits
-from cachetool.store.shards import Shard
 from cachetool.store.tables import Table, decode_chunk, read_table
 from cachetool.tokens import TOKEN_TYPES
 
 
-def check_block(path: str | os.PathLike[str], block: int) -> list[str]:
+def check_block(path: AnyPlace, block: int) -> list[str]:
     """Read one block as a whole and list its problems, one line each; empty for a sound or an unfinished block.
 
     Flags are left to `check_flags`. Raises `StoreError` where there is no such store or block.
     """
-    store = OpenedStore(Path(path))
+    store = OpenedStore(place(path))
     store.geometry.block_range(block)
     try:
         record = store.record(block)
@@ -39,12 +38,12 @@ def check_block(path: str | os.PathLike[str], block: int) -> list[str]:
     return problems
 
 
-def check_flags(path: str | os.PathLike[str], block: int) -> list[str]:
+def check_flags(path: AnyPlace, block: int) -> list[str]:
     """List where `complete` and `readable` say more or less than the record of a block: plain readers are misled.
 
     Empty where the record itself cannot be read. Raises `StoreError` where there is no such store or block.
     """
-    store = OpenedStore(Path(path))
+    store = OpenedStore(place(path))
     geometry: Geometry = store.geometry
     images = geometry.block_range(block)
     try:
@@ -88,12 +87,12 @@ def check_flags(path: str | os.PathLike[str], block: int) -> list[str]:
     return problems
 
 
-def check_tables(path: str | os.PathLike[str]) -> dict[str, list[str]]:
+def check_tables(path: AnyPlace) -> dict[str, list[str]]:
     """List problems of the documents and small arrays of a store by the name of the array; empty where all are sound.
 
     Blocks are left to `check_block`, flags to `check_flags`. Raises `StoreError` where there is no such store.
     """
-    root = Root(Path(path))
+    root = Root(place(path))
     problems: dict[str, list[str]] = {}
     for name, document in root.arrays.items():
         found = []
@@ -128,7 +127,7 @@ def _shard_problems(
     geometry = store.geometry
     layout = geometry.shard_layout(token_type)
     try:
-        shard = Shard(store.path / name, layout)
+        shard = open_shard(store.path / name, layout)
     except DamagedError as error:
         return [str(error)]
     problems = []
@@ -139,7 +138,7 @@ def _shard_problems(
                 last = min(first + layout.chunk_images, record.last) - 1
                 problems.append(f"{name}: images {first} to {last}, state {layer} do not match their checksum")
     promised = [files[name] for files in (record.files, record.replacing) if name in files]
-    found = FileFacts(bytes=len(shard.bytes), crc32c=shard.digest())
+    found = FileFacts(bytes=shard.size, crc32c=shard.digest())
     if not problems and found not in promised:
         problems.append(f"{name}: its bytes are consistent, but they are not those that its done record vouches for")
     return problems

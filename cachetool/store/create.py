@@ -1,15 +1,17 @@
-"""Make a new, empty store: complete under a temporary name, then renamed, so that nobody ever sees half a store."""
+"""Make a new, empty store: complete under a temporary name, then renamed, so that nobody ever sees half a store.
+
+In an object store its root document, without which there is no store, is put last.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cachetool.errors import StoreError
+from cachetool.objects import AnyPlace, ObjectPath, place
 from cachetool.store.atomic import (
     remove_leftovers,
     storage_errors,
@@ -29,16 +31,17 @@ from cachetool.store.metadata import (
     root_document,
     token_document,
 )
+from cachetool.store.object_folders import make_whole
 from cachetool.store.records import records_folder
 from cachetool.store.tables import Table, encode_table, table_digest, table_document
 
 
-def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
+def create(path: AnyPlace, spec: StoreSpec) -> None:
     """Make an empty store at `path`, with its parent folders: every array declared, no block finished.
 
     Raises `StoreError` where something is there already, where the disk refuses, or for a spec that cannot be stored.
     """
-    path = Path(path)
+    path = place(path)
     tables = _tables(spec)
     arrays = {name: document for name, (_values, document) in tables.items()} | declared_arrays(spec)
     arrays = {name: arrays[name] for name in sorted(arrays)}
@@ -46,6 +49,12 @@ def create(path: str | os.PathLike[str], spec: StoreSpec) -> None:
     attributes["cachetool"]["tables"] = {name: table_digest(*table) for name, table in tables.items()}
     root = root_document(attributes, arrays)
     encoded = {name: encode_document(document) for name, document in arrays.items()} | {"": encode_document(root)}
+    if isinstance(path, ObjectPath):
+        files = {f"{name}/{ROOT}" if name else ROOT: text for name, text in encoded.items()}
+        for name, (values, document) in tables.items():
+            files |= {f"{name}/{key}": chunk for key, chunk in encode_table(values, document)}
+        make_whole(path, files)
+        return
     if path.exists():
         raise StoreError(f"Cannot make a store at {path}: something is there already. Remove it, or choose a --name.")
     temporary = temporary_name(path)

@@ -6,14 +6,14 @@ before. Values that were computed anew and came out otherwise do.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cachetool.errors import IncompleteError
+from cachetool.objects import AnyPlace, place, worked_on
 from cachetool.store.dtypes import fill_value
 from cachetool.store.opened import OpenedStore
 from cachetool.store.reader import StoreReader
@@ -28,9 +28,9 @@ Digests = dict[str, dict[str, int]]
 class StateDigests:
     """Digests of the states of one store as it is now, each looked up once; done records hold most of what it takes."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: AnyPlace) -> None:
         """Open a store. Raises as `StoreReader` does."""
-        self._store = OpenedStore(Path(path))
+        self._store = OpenedStore(place(path))
         self._records: dict[int, Record | None] = {}
         self._known: dict[tuple[str, int, int], int] = {}
 
@@ -66,13 +66,14 @@ class StateDigests:
         key = (token_type, layer, images)
         if key not in self._known:
             value = 0
-            for block in range(-(-images // self._store.geometry.block)):
-                part = self._block_digest(token_type, layer, block, images)
+            blocks = range(-(-images // self._store.geometry.block))
+            digest = partial(self._block_digest, token_type, layer, images)
+            for part in worked_on(digest, blocks, self._store.path):
                 value = extend_checksum(value, part.to_bytes(4, "little"))
             self._known[key] = value
         return self._known[key]
 
-    def _block_digest(self, token_type: str, layer: int, block: int, images: int) -> int:
+    def _block_digest(self, token_type: str, layer: int, images: int, block: int) -> int:
         record = self._record(block)
         if record is None or layer not in record.layers.get(token_type, ()) or images > self._store.geometry.images:
             raise IncompleteError(

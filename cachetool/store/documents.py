@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cachetool.errors import DamagedError
-from cachetool.files import read_regular
+from cachetool.errors import DamagedError, StoreError
+from cachetool.objects import Place, read_own
 
 MOST_DIMENSIONS = 8
 LARGEST_DIMENSION = 2**48
@@ -28,17 +27,17 @@ DATA_TYPES = (*_TYPES, "float16", "float32", "float64")
 """Zarr data types of the arrays of a store."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """A JSON object from a file of a store: every name once, finite numbers, text that can be written again.
 
     Raises `FileNotFoundError` or `NotADirectoryError` where there is none, `DamagedError` naming the file otherwise.
     """
     try:
-        encoded = read_regular(path, follow_links=False)
+        encoded = read_own(path)
         document = json.loads(encoded, object_pairs_hook=_unique)
         # Finds what json.loads lets pass: NaN and infinity, 1e999 among them, and halves of surrogate pairs.
         json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, StoreError):
         raise
     except RecursionError as error:
         raise DamagedError(f"{path} is damaged: it is nested too deeply.") from error

@@ -6,23 +6,31 @@ of one store follow one another (`exclusive`), also between processes.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import KeyMismatchError, StoreError
-from cachetool.store.atomic import Staged, storage_errors, sync_folder, temporary_name, write_atomically, write_file
+from cachetool.objects import AnyPlace, ObjectPath, Place, place
+from cachetool.store.atomic import (
+    Staged,
+    make_folder,
+    storage_errors,
+    sync_folder,
+    temporary_name,
+    write_atomically,
+    write_file,
+)
 from cachetool.store.create import image_tables
 from cachetool.store.format import COORDINATES, Geometry, ImageTable
 from cachetool.store.lock import exclusive
 from cachetool.store.metadata import ROOT, Document, encode_document, token_document, write_document
+from cachetool.store.object_folders import put_all
 from cachetool.store.opened import OpenedStore
 from cachetool.store.tables import encode_chunk, encode_table, read_table, table_digest, table_document
 from cachetool.tokens import TOKEN_TYPES
@@ -33,7 +41,7 @@ Facts = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]]
 RESERVED = {*TOKEN_TYPES, *COORDINATES, "layer", "token_type", "complete", "norm_weight", "norm_bias"}
 
 
-def extend(path: str | os.PathLike[str], *, images: ImageTable | None = None, token_types: Sequence[str] = ()) -> None:
+def extend(path: AnyPlace, *, images: ImageTable | None = None, token_types: Sequence[str] = ()) -> None:
     """Make room for more images and token types; values come with `StoreWriter.write_block`.
 
     `images` is the new table as a whole and must begin with the images that are there. If the last block was partly
@@ -46,7 +54,7 @@ def extend(path: str | os.PathLike[str], *, images: ImageTable | None = None, to
     StoreError
         The model has no such tokens, or the disk refuses; the store is as it was.
     """
-    path = Path(path)
+    path = place(path)
     with exclusive(path):
         store = OpenedStore(path)
         old = store.geometry
@@ -64,8 +72,7 @@ def extend(path: str | os.PathLike[str], *, images: ImageTable | None = None, to
             _write_images(store, changed, images)
         changed |= {name: token_document(new, name) for name in new.token_types if name not in old.token_types}
         for name, document in changed.items():
-            with storage_errors(path / name):
-                (path / name).mkdir(exist_ok=True)
+            make_folder(path / name)
             write_document(path / name, document)
         if changed:
             with storage_errors(path):
@@ -82,7 +89,7 @@ def _renew_digests(store: OpenedStore, changed: Mapping[str, Document]) -> None:
         digests[name] = table_digest(read_table(store.path / name, changed[name]), changed[name])
 
 
-def _check_prefix(path: Path, old: ImageTable, new: ImageTable) -> None:
+def _check_prefix(path: Place, old: ImageTable, new: ImageTable) -> None:
     problems = []
     if len(new) < len(old):
         problems.append(f"images: {len(new)} here, {len(old)} there")
@@ -128,7 +135,7 @@ def _write_images(store: OpenedStore, changed: Mapping[str, Document], images: I
         write_atomically(store.path / "complete" / f"c.{last}.0.0", encode_chunk(flags, document))
 
 
-def merge_facts(path: Path, facts: Facts) -> None:
+def merge_facts(path: Place, facts: Facts) -> None:
     """Merge entries into the facts of a store. Raises `StoreError` where they are not JSON or the disk refuses."""
     with exclusive(path):
         store = OpenedStore(path)
@@ -146,7 +153,7 @@ class SmallArray:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def add_arrays(path: Path, arrays: Mapping[str, SmallArray]) -> None:
+def add_arrays(path: Place, arrays: Mapping[str, SmallArray]) -> None:
     """Add or replace small arrays: a crash leaves each as it was, absent, or new.
 
     Raises `StoreError` for names or dimensions that do not fit, before anything is changed, or on a full disk.
@@ -175,8 +182,12 @@ def add_arrays(path: Path, arrays: Mapping[str, SmallArray]) -> None:
         root.write()
 
 
-def _write_array(path: Path, data: npt.NDArray[Any], document: Document) -> None:
+def _write_array(path: Place, data: npt.NDArray[Any], document: Document) -> None:
     """Put the folder of an array that no root document names in place, as a whole."""
+    if isinstance(path, ObjectPath):
+        path.remove_tree()
+        put_all(path, {ROOT: encode_document(document), **dict(encode_table(data, document))})
+        return
     temporary = temporary_name(path)
     try:
         with storage_errors(path):

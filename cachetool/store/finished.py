@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError, IncompleteError, StoreError
+from cachetool.objects import ObjectPath, worked_on
 from cachetool.store.opened import OpenedStore
 from cachetool.store.records import Record, misfits
 
@@ -33,33 +34,39 @@ class FinishedBlocks:
         """What is finished, bool (block, token_type, layer)."""
         blocks = range(self._store.geometry.blocks)
         shape = (0, len(self._store.geometry.layout.types), len(self._store.geometry.layers))
-        flags = [self._store.flags(self.record(block))[np.newaxis] for block in blocks]
+        records = worked_on(self.record, blocks, self._store.path)
+        flags = [self._store.flags(record)[np.newaxis] for record in records]
         return np.concatenate([np.zeros(shape, dtype=bool), *flags])
 
     def sound_record(self, block: int) -> Record:
-        """The record of a block whose files have the sizes that it says.
+        """The record of a block whose files have the sizes that it says; those of objects are looked at when opened.
 
         Raises `IncompleteError` for a block that is not finished, `DamagedError` for files of another size.
         """
         record = self.record(block)
-        if record is None or misfits(self._store.path, record):
+        if record is None or self._misfits(record):
             record = self.record(block, renew=True)
         if record is None:
             raise IncompleteError(
                 f"Block {block} of {self._store.path} is not finished. Run `cachetool extract` again."
             )
-        if problems := misfits(self._store.path, record):
+        if problems := self._misfits(record):
             raise DamagedError(
                 f"Block {block} of {self._store.path} does not match its done record: {'; '.join(problems)}."
                 " Run `cachetool verify --repair`."
             )
         return record
 
+    def _misfits(self, record: Record) -> list[str]:
+        return [] if isinstance(self._store.path, ObjectPath) else misfits(self._store.path, record)
+
     def require(self, token_types: Sequence[str], layers: Sequence[int], blocks: Sequence[int]) -> tuple[int, ...]:
         """Positions of states in the `layer` coordinate.
 
         Raises `IncompleteError` naming every token type, state and block that is missing, unless all are finished.
         """
+        if isinstance(self._store.path, ObjectPath):
+            worked_on(self.record, [block for block in blocks if block not in self._records], self._store.path)
         missing = [
             problem for name in token_types for layer in layers for problem in self._missing(name, layer, blocks)
         ]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cachetool.errors import DamagedError, MissingDataError, StoreError
+from cachetool.objects import Place
 from cachetool.store.atomic import write_atomically
 from cachetool.store.consistency import entry_problems, size_problems
 from cachetool.store.documents import array_problems, is_integer, name_problem, read_json, shown
@@ -141,7 +141,7 @@ def _text(document: Document, indent: int | None = None) -> str:
         ) from error
 
 
-def write_document(folder: Path, document: Document) -> None:
+def write_document(folder: Place, document: Document) -> None:
     """Replace the `zarr.json` of a folder atomically. Raises `StoreError`."""
     write_atomically(folder / ROOT, encode_document(document))
 
@@ -153,7 +153,7 @@ class Root:
     format has, of sizes that agree with each other.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Read it. Raises `MissingDataError`, `DamagedError`, or `StoreError` for what is no store of this format."""
         self.path = path
         try:

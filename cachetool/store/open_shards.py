@@ -11,13 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError
+from cachetool.objects import ObjectPath, Replaced
 from cachetool.store.dtypes import storage_dtype
 from cachetool.store.finished import FinishedBlocks
 from cachetool.store.opened import OpenedStore
+from cachetool.store.reading_ahead import AHEAD
 from cachetool.store.shards import Shard
 
 OPEN_SHARDS = 256
 """Shards kept mapped at a time: each takes one file descriptor, of which a process often has no more than 1024."""
+
+FETCHED_BYTES = 2**28
+"""Bytes of objects kept in memory at a time, whatever a store holds; one shard may be more."""
+
+FETCHED_AHEAD = 8
+"""Ranges of objects that are fetched at the same time: an object store is fast only where many are asked for."""
 
 Views = dict[int, npt.NDArray[Any]]
 """Views of inner chunks at several states, (layer, image, token, channel), by their first image."""
@@ -31,6 +39,9 @@ class OpenShards:
         self._store = store
         self._finished = finished
         self._verify = verify
+        self._fetches = isinstance(store.path, ObjectPath)
+        self.ahead = FETCHED_AHEAD if self._fetches else AHEAD
+        """Blocks that are worth being read at the same time."""
         self._shards: OrderedDict[tuple[str, int], Shard] = OrderedDict()
         self._checked: dict[tuple[str, int], tuple[tuple[int, ...], npt.NDArray[np.bool_]]] = {}
         self._views: dict[tuple[str, tuple[int, ...]], Views] = {}
@@ -48,7 +59,7 @@ class OpenShards:
                 self._shards.move_to_end(key)
                 return shard
         # Not under the lock: it waits for the disk.
-        opened = self._store.shard(token_type, self._finished.sound_record(block))
+        opened = self._open(token_type, block)
         with self._guard:
             identity, checked = self._checked.get(key, ((), opened.checked))
             if identity == opened.identity:
@@ -58,8 +69,56 @@ class OpenShards:
             self._shards[key] = opened
             self._shards.move_to_end(key)
             if len(self._shards) > OPEN_SHARDS:
-                self._forget_views(self._shards.popitem(last=False)[0])
+                self._forget(next(iter(self._shards)))
         return opened
+
+    def _open(self, token_type: str, block: int) -> Shard:
+        record = self._finished.sound_record(block)
+        try:
+            return self._store.shard(token_type, record)
+        except DamagedError:
+            # Another process may have written the block again since its record was read.
+            renewed = self._finished.record(block, renew=True)
+            if renewed is None or renewed == record:
+                raise
+            return self._store.shard(token_type, renewed)
+
+    def bring(self, token_type: str, block: int, indices: Sequence[int], chunks: slice) -> None:
+        """Have chunks in memory, see `Shard.bring`. Raises `DamagedError`."""
+        shard = self.get(token_type, block, indices[0])
+        try:
+            shard.bring(indices, chunks)
+        except Replaced:
+            self._close(token_type, block)
+            shard = self.get(token_type, block, indices[0])
+            shard.bring(indices, chunks)
+        if self._fetches:
+            self._let_go(shard)
+
+    def _let_go(self, kept: Shard) -> None:
+        """Let go of the shards that were used longest ago, but for one, where all that was fetched is too much."""
+        with self._guard:
+            held = {key: shard.held_bytes for key, shard in self._shards.items()}
+            for key, size in held.items():
+                if sum(held.values()) <= FETCHED_BYTES:
+                    return
+                if self._shards[key] is not kept:
+                    self._forget(key)
+                    held[key] -= size
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        """Let go of a shard; whoever holds it may go on with it. What is fetched again is checked again."""
+        del self._shards[key]
+        self._forget_views(key)
+        if self._fetches:
+            self._checked.pop(key, None)
+
+    def _close(self, token_type: str, block: int) -> None:
+        """Have a shard opened again by a record that is read again."""
+        self._finished.record(block, renew=True)
+        with self._guard:
+            if (token_type, block) in self._shards:
+                self._forget((token_type, block))
 
     def was_read(self, token_type: str, block: int, indices: Sequence[int], chunks: slice) -> bool:
         """Whether all these chunks were compared with their checksums before, so that they may well be in memory."""
@@ -72,10 +131,7 @@ class OpenShards:
         shard = self.get(token_type, block, index)
         if self._verify and shard.has(index, chunk) and not shard.intact(index, chunk):
             # Another process may have written the block again since its record was read.
-            self._finished.record(block, renew=True)
-            with self._guard:
-                if self._shards.pop((token_type, block), None) is not None:
-                    self._forget_views((token_type, block))
+            self._close(token_type, block)
             shard = self.get(token_type, block, index)
         if not shard.has(index, chunk) or (self._verify and not shard.intact(index, chunk)):
             first = block * geometry.block + chunk * shard.layout.chunk_images
@@ -84,9 +140,8 @@ class OpenShards:
                 f"{shard.path} is damaged at the images {first} to {last}, state {geometry.layers[index]}: the stored"
                 " bytes do not match their checksum or done record. Run `cachetool verify --repair`."
             )
-        return shard.values(index, chunk, storage_dtype(geometry.dtype)).reshape(
-            shard.layout.chunk_images, -1, geometry.channels
-        )
+        values = shard.values(index, chunk, storage_dtype(geometry.dtype))
+        return values.reshape(shard.layout.chunk_images, -1, geometry.channels)
 
     def known_views(self, token_type: str, layers: tuple[int, ...]) -> Views:
         """What `layered_chunk` gave for these states as one view, checked: records need no second look."""
@@ -101,14 +156,14 @@ class OpenShards:
         if self._verify and not shard.checked[chunk, list(indices)].all():
             for index in indices:
                 self.chunk(token_type, block, index, chunk)
+        view = shard.layered_values(indices, chunk, storage_dtype(geometry.dtype))
         # Looked at again: a shard that was replaced meanwhile is not the one whose chunks were compared.
-        sound = not self._verify or shard.checked[chunk, list(indices)].all()
-        view = shard.layered_values(indices, chunk, storage_dtype(geometry.dtype)) if sound else None
-        if view is None:
+        if view is None or (self._verify and not shard.checked[chunk, list(indices)].all()):
             return np.stack([self.chunk(token_type, block, index, chunk) for index in indices])
         view = view.reshape(len(indices), shard.layout.chunk_images, -1, geometry.channels)
         with self._guard:
-            if self._shards.get((token_type, block)) is shard:
+            # Of what was fetched a view would keep all in memory that is let go of elsewhere.
+            if self._shards.get((token_type, block)) is shard and not self._fetches:
                 first = block * geometry.block + chunk * shard.layout.chunk_images
                 self._views.setdefault((token_type, layers), {})[first] = view
         return view

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
+from cachetool.objects import Place
 from cachetool.store.documents import is_number, shown
 from cachetool.store.format import NORM_TYPES, Geometry, ImageTable, NormSpec, StoreSpec
 from cachetool.store.metadata import ROOT, Document, Root
+from cachetool.store.object_shard import open_shard
 from cachetool.store.records import FileFacts, Record, misfits, read_record
 from cachetool.store.shards import Shard
 from cachetool.store.tables import Table, check_held, read_table, table_digest
@@ -48,7 +49,7 @@ def read_array(root: Root, name: str) -> Table:
 class OpenedStore:
     """Geometry, coordinates and done records of a store; tables over images are read when first asked for."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Read the root document and the `layer` coordinate.
 
         Raises
@@ -136,13 +137,13 @@ class OpenedStore:
         name = self.shard_name(token_type, record.block)
         digests = {index: record.state_digests(name, layer) for index, layer in enumerate(self.geometry.layers)}
         promised = {index: found for index, found in digests.items() if found}
-        return Shard(self.path / name, self.geometry.shard_layout(token_type), promised)
+        return open_shard(self.path / name, self.geometry.shard_layout(token_type), promised, record.sizes(name))
 
     def file_facts(self, shard: Shard) -> FileFacts:
         """What a record says about a shard."""
         layers = [(index, layer) for index, layer in enumerate(self.geometry.layers) if shard.has(index, 0)]
         states = {str(layer): shard.state_digest(index) for index, layer in layers}
-        return FileFacts(bytes=len(shard.bytes), crc32c=shard.digest(), states=states)
+        return FileFacts(bytes=shard.size, crc32c=shard.digest(), states=states)
 
     def record(self, block: int) -> Record | None:
         """The record of a block as it is now; None where it is not finished. Raises `DamagedError`."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cachetool.objects import ObjectPath, Place
 from cachetool.store.lock import Owner, owners
 from cachetool.store.reader import StoreReader
-from cachetool.store.records import record_path
+from cachetool.store.records import record_path, records_folder
 
 TASKS = {"cache": "extract", "run": "replay"}
 """The name of the lock under which blocks are written, by kind of store."""
@@ -33,7 +34,7 @@ class Job:
 
     owner: Owner
     """Who it is."""
-    lock: Path
+    lock: Place
     """The file of its lock."""
     known: bool
     """Whether it is known to live: of another host only the lock can be seen, and it stays when its owner is killed."""
@@ -193,7 +194,7 @@ def _finished_blocks(reader: StoreReader) -> list[bool]:
 
 
 def _part(
-    reader: StoreReader, done: list[bool], index: int, count: int, at_work: dict[int, tuple[Path, Owner]]
+    reader: StoreReader, done: list[bool], index: int, count: int, at_work: dict[int, tuple[Place, Owner]]
 ) -> Part:
     blocks = share(len(done), (index, count))
     size, total = reader.spec.block, len(reader.spec.images)
@@ -209,11 +210,11 @@ def _part(
     )
 
 
-def _job(store: Path, lock: Path, owner: Owner, finished: dict[int, int]) -> Job:
+def _job(store: Place, lock: Place, owner: Owner, finished: dict[int, int]) -> Job:
     """A job with what it finished since it took its lock; `finished` are images by block."""
     began = _written(lock)
     rate = since = None
-    times = {block: _written(record_path(store, block)) for block in finished}
+    times = _times(store, finished)
     own = {block: at for block, at in times.items() if began is not None and at is not None and at > began}
     if began is not None and own:
         last = max(own.values())
@@ -223,8 +224,20 @@ def _job(store: Path, lock: Path, owner: Owner, finished: dict[int, int]) -> Job
     return Job(owner, lock, owner.host == socket.gethostname(), rate, since)
 
 
-def _written(file: Path) -> float | None:
+def _times(store: Place, blocks: Iterable[int]) -> dict[int, float | None]:
+    """When the records of blocks were written; of objects, which take a request each, all are listed at once."""
+    folder = records_folder(store)
+    if isinstance(folder, ObjectPath):
+        known = {name: found.modified for name, found in folder.children().items() if found is not None}
+        return {block: known.get(record_path(store, block).name) for block in blocks}
+    return {block: _written(record_path(store, block)) for block in blocks}
+
+
+def _written(file: Place) -> float | None:
     """When the file system says that a file was written; None where it is gone by now."""
+    if isinstance(file, ObjectPath):
+        found = file.found()
+        return None if found is None else found.modified
     try:
         return file.stat().st_mtime
     except FileNotFoundError:

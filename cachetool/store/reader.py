@@ -6,16 +6,15 @@ first read.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
+from cachetool.objects import AnyPlace, place
 from cachetool.store.dtypes import storage_dtype, to_float32
 from cachetool.store.finished import FinishedBlocks
 from cachetool.store.format import COORDINATES, ImageTable, StoreSpec
@@ -29,7 +28,7 @@ from cachetool.tokens import TOKEN_TYPES
 class StoreReader:
     """Read a cache or run. Safe to use while another process extends it."""
 
-    def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
+    def __init__(self, path: AnyPlace, *, verify: bool = True) -> None:
         """Open a store.
 
         Parameters
@@ -48,7 +47,7 @@ class StoreReader:
         DamagedError
             Its documents cannot be read.
         """
-        self.path = Path(path)
+        self.path = place(path)
         self._verify = verify
         self._store = OpenedStore(self.path)
         self._finished = FinishedBlocks(self._store)
@@ -309,10 +308,10 @@ class StoreReader:
             return slice(low // size, -(-high // size))
 
         def bring(block: int) -> None:
-            self._shards.get(token_type, block, indices[0]).bring(indices, chunks(block))
+            self._shards.bring(token_type, block, indices, chunks(block))
 
         unread = not all(self._shards.was_read(token_type, block, indices, chunks(block)) for block in blocks)
-        for block in worked_on_ahead(bring, blocks) if unread else blocks:
+        for block in worked_on_ahead(bring, blocks, self._shards.ahead) if unread else blocks:
             wanted = chunks(block)
             yield from ((block, chunk) for chunk in range(wanted.start, wanted.stop))
 

@@ -14,7 +14,7 @@ AHEAD = 4
 Item = TypeVar("Item")
 
 
-def worked_on_ahead(work: Callable[[Item], object], items: Sequence[Item]) -> Iterator[Item]:
+def worked_on_ahead(work: Callable[[Item], object], items: Sequence[Item], ahead: int = AHEAD) -> Iterator[Item]:
     """Each item once `work` is done with it, in order; meanwhile threads do it for the next ones.
 
     What `work` raises is raised here, in the place of its item.
@@ -24,9 +24,9 @@ def worked_on_ahead(work: Callable[[Item], object], items: Sequence[Item]) -> It
             work(item)
             yield item
         return
-    with ThreadPoolExecutor(AHEAD, thread_name_prefix="cachetool-read") as pool:
+    with ThreadPoolExecutor(ahead, thread_name_prefix="cachetool-read") as pool:
         rest = iter(items)
-        begun = deque((item, pool.submit(work, item)) for item in islice(rest, AHEAD))
+        begun = deque((item, pool.submit(work, item)) for item in islice(rest, ahead))
         while begun:
             item, done = begun.popleft()
             done.result()

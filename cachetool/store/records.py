@@ -11,10 +11,10 @@ import json
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cachetool.errors import DamagedError
+from cachetool.objects import ObjectPath, Place
 from cachetool.store.atomic import write_atomically
 from cachetool.store.documents import is_integer, read_json, shown
 from cachetool.store.format import PRIVATE, Geometry
@@ -83,22 +83,22 @@ class Record:
         return json.dumps(document, indent=1, ensure_ascii=False).encode()
 
 
-def records_folder(store: Path) -> Path:
+def records_folder(store: Place) -> Place:
     """The folder that holds the records of a store."""
     return store / PRIVATE / "blocks"
 
 
-def record_path(store: Path, block: int) -> Path:
+def record_path(store: Place, block: int) -> Place:
     """The file of one record."""
     return records_folder(store) / f"{block:07d}.json"
 
 
-def write_record(store: Path, record: Record) -> None:
+def write_record(store: Place, record: Record) -> None:
     """Write or replace a record atomically. Raises `StoreError`."""
     write_atomically(record_path(store, record.block), record.to_json())
 
 
-def read_record(store: Path, block: int, geometry: Geometry) -> Record | None:
+def read_record(store: Place, block: int, geometry: Geometry) -> Record | None:
     """The record of a block, None where there is none.
 
     Raises `DamagedError` for one that cannot be read, or that speaks of what the store has no place for.
@@ -168,8 +168,15 @@ def _are_facts(facts: Any) -> bool:
     return all(is_integer(number, 0, 2**63) for number in numbers)
 
 
-def misfits(store: Path, record: Record) -> list[str]:
+def misfits(store: Place, record: Record) -> list[str]:
     """Files of a record that are missing or have another size, each as `PATH: expected ..., found ...`."""
+    if isinstance(store, ObjectPath):
+        found = {name: (store / name).found() for name in record.files}
+        return [
+            f"{name}: expected {facts.bytes} bytes, found {'no object' if one is None else one.size}"
+            for name, facts in record.files.items()
+            if (one := found[name]) is None or one.size not in record.sizes(name)
+        ]
     problems = []
     for name, facts in record.files.items():
         try:

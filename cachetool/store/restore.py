@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from cachetool.errors import StoreError
-from cachetool.store.atomic import Staged, storage_errors, sync_folder
+from cachetool.objects import Place
+from cachetool.store.atomic import Staged, make_folder, storage_errors, sync_folder
 from cachetool.store.lock import exclusive
 from cachetool.store.metadata import Root, write_document
 from cachetool.store.tables import Table, encode_table
 from cachetool.tokens import TokenLayout
 
 
-def restore_document(path: Path, name: str) -> None:
+def restore_document(path: Place, name: str) -> None:
     """Write the document of an array again from the copy in the root document. Raises `StoreError`."""
     with exclusive(path):
         folder = path / name
-        with storage_errors(folder):
-            folder.mkdir(exist_ok=True)
+        make_folder(folder)
         write_document(folder, Root(path).arrays[name])
         with storage_errors(path):
             sync_folder(path)
 
 
-def restore_table(path: Path, name: str, values: Table) -> None:
+def restore_table(path: Place, name: str, values: Table) -> None:
     """Write all chunks of a small array again. Raises `StoreError` for values of another shape than the document's."""
     with exclusive(path):
         document = Root(path).arrays[name]
@@ -37,7 +35,7 @@ def restore_table(path: Path, name: str, values: Table) -> None:
             staged.commit()
 
 
-def implied_table(path: Path, name: str) -> Table | None:
+def implied_table(path: Place, name: str) -> Table | None:
     """A small array that follows from the root document alone; None for any other."""
     root = Root(path)
     layout = TokenLayout(**root.about["layout"])

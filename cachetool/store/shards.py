@@ -7,28 +7,25 @@ stored. Layer-major order makes one layer of a block one contiguous read.
 
 from __future__ import annotations
 
-import mmap
-import os
-import re
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError
+from cachetool.objects import Place
 
 Buffer = bytes | memoryview
+Promised: TypeAlias = Mapping[int, Collection[int]]
+"""Digests that a state may have, by its position in the `layer` coordinate."""
+
 CHECKSUM_BYTES = 4
 MISSING = np.uint64(2**64 - 1)
 """Offset and size, in the index, of a chunk that is not stored: it reads as the fill value."""
-
-ADVISED_BYTES = 2**20
-"""Bytes to read ahead that the system is told of in one call: it leaves out what is beyond a limit of its own."""
 
 
 def extend_checksum(value: int, part: Buffer) -> int:
@@ -101,40 +98,31 @@ def encode(layout: ShardLayout, layers: Mapping[int, Sequence[Sequence[Buffer]]]
     yield checksum(encoded)
 
 
-class Shard:
-    """One shard file, mapped into memory; chunks are checked against their checksum when first read."""
+class Shard(ABC):
+    """One shard whose index is known; chunks are checked against their checksum when first read."""
 
-    def __init__(self, path: Path, layout: ShardLayout, promised: Mapping[int, Collection[int]] | None = None) -> None:
-        """Map a file and check its index. Raises `DamagedError` naming the file.
+    identity: tuple[Any, ...]
+    """Tells this content from one that replaced it."""
+
+    def __init__(
+        self, path: Place, layout: ShardLayout, size: int, encoded: Buffer, promised: Promised | None = None
+    ) -> None:
+        """Check an index of a shard of `size` bytes. Raises `DamagedError` naming the file.
 
         `promised` maps a position in the `layer` coordinate to the digests (`state_digest`) of which it must have one:
         a shard of another block is sound in itself.
         """
         self.path = path
         self.layout = layout
+        self.size = size
+        """Bytes of the shard."""
         self._promised = dict(promised or {})
-        try:
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                size = status.st_size
-                if size < layout.index_bytes:
-                    raise DamagedError(
-                        f"{path} is damaged: expected at least {layout.index_bytes} bytes, found {size}."
-                        " Run `cachetool verify --repair`."
-                    )
-                # Through the map, the index would be one page fault, for which the system may read megabytes around it.
-                encoded = os.pread(file.fileno(), layout.index_bytes, size - layout.index_bytes)
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError as error:
+        self._encoded_index = encoded
+        if size < layout.index_bytes:
             raise DamagedError(
-                f"{path} is missing, though it is recorded as done. Run `cachetool verify --repair`."
-            ) from error
-        except PermissionError as error:
-            raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error
-        self.identity = _identity(status)
-        """Tells this file from one that replaced it."""
-        self.bytes = memoryview(self._map)
-        self._reads_at_faults = _read_large_pages(self._map)
+                f"{path} is damaged: expected at least {layout.index_bytes} bytes, found {size}."
+                " Run `cachetool verify --repair`."
+            )
         body = size - layout.index_bytes
         if checksum(encoded[:-CHECKSUM_BYTES]) != encoded[-CHECKSUM_BYTES:]:
             raise DamagedError(
@@ -156,30 +144,31 @@ class Shard:
         self.checked: npt.NDArray[np.bool_] = np.zeros((layout.chunks, layout.layers), dtype=bool)
         """Which chunks were found to agree with their checksum."""
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of chunks that were fetched and are kept in memory; nothing of a file, which the system keeps."""
+        return 0
+
     def has(self, layer: int, chunk: int) -> bool:
         """Whether a chunk is stored; `layer` is a position in the `layer` coordinate."""
         return bool(self._present[chunk, layer])
 
+    @abstractmethod
     def bring(self, layers: Sequence[int], chunks: slice) -> None:
         """Have chunks of some layers in memory when this returns: for threads that read ahead of the one that computes.
 
         Nothing is done for chunks that were read before.
         """
-        unread = self._present[chunks, list(layers)] & ~self.checked[chunks, list(layers)]
-        offsets = self._offsets[chunks, list(layers)][unread]
-        if not len(offsets):
-            return
-        first, last = int(offsets.min()), int(offsets.max()) + self.layout.chunk_bytes
-        if not self._reads_at_faults:
-            for start in range(first // mmap.PAGESIZE * mmap.PAGESIZE, last, ADVISED_BYTES):
-                self._map.madvise(mmap.MADV_WILLNEED, start, min(ADVISED_BYTES, last - start))
-        # A byte of each page; NumPy lets other threads run meanwhile, which a checksum or a view of bytes does not.
-        np.frombuffer(self.bytes[first:last], dtype=np.uint8)[:: mmap.PAGESIZE].max()
+
+    @abstractmethod
+    def _window(self, layer: int) -> tuple[memoryview, int]:
+        """Bytes that hold the chunks of a layer, and the place in the shard at which they begin."""
 
     def encoded_chunk(self, layer: int, chunk: int) -> memoryview:
         """A stored chunk with its checksum, unchecked."""
-        offset = int(self._offsets[chunk, layer])
-        return self.bytes[offset : offset + self.layout.chunk_bytes]
+        window, begin = self._window(layer)
+        offset = int(self._offsets[chunk, layer]) - begin
+        return window[offset : offset + self.layout.chunk_bytes]
 
     def intact(self, layer: int, chunk: int) -> bool:
         """Whether a stored chunk agrees with its checksum, and its layer with what was promised; then remembered."""
@@ -195,8 +184,9 @@ class Shard:
 
     def state_digest(self, layer: int) -> int:
         """CRC32C of the checksums of one layer's chunks, in the order of images: binds them to their block."""
-        ends = self._offsets[self._present[:, layer], layer].astype(np.int64) + self.layout.payload_bytes
-        found = np.frombuffer(self.bytes, np.uint8)[ends[:, np.newaxis] + np.arange(CHECKSUM_BYTES)]
+        window, begin = self._window(layer)
+        ends = self._offsets[self._present[:, layer], layer].astype(np.int64) + (self.layout.payload_bytes - begin)
+        found = np.frombuffer(window, np.uint8)[ends[:, np.newaxis] + np.arange(CHECKSUM_BYTES)]
         return extend_checksum(0, found.data)
 
     def digest(self) -> int:
@@ -206,10 +196,11 @@ class Shard:
         all shards of one size have the same.
         """
         value = 0
-        for offset in np.sort(self._offsets[self._present]).tolist():
-            end = offset + self.layout.chunk_bytes
-            value = extend_checksum(value, self.bytes[end - CHECKSUM_BYTES : end])
-        return extend_checksum(value, self.bytes[-CHECKSUM_BYTES:])
+        chunks, layers = np.nonzero(self._present)
+        order = np.argsort(self._offsets[chunks, layers], kind="stable")
+        for chunk, layer in zip(chunks[order].tolist(), layers[order].tolist(), strict=True):
+            value = extend_checksum(value, self.encoded_chunk(layer, chunk)[-CHECKSUM_BYTES:])
+        return extend_checksum(value, self._encoded_index[-CHECKSUM_BYTES:])
 
     def layered_values(self, layers: Sequence[int], chunk: int, dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
         """The values of one chunk at several layers as one view (layer, value) of the file, unchecked.
@@ -217,7 +208,10 @@ class Shard:
         None where the layers do not lie at even distances, or where one is not stored. One copy from such a view takes
         a third of the time of a copy per layer where chunks are small: what Python does per chunk is most of it.
         """
-        if not self._present[chunk, list(layers)].all():
+        if not layers or not self._present[chunk, list(layers)].all():
+            return None
+        window, begin = self._window(layers[0])
+        if any(self._window(layer)[0] is not window for layer in layers[1:]):  # fetched one by one
             return None
         offsets = self._offsets[chunk, list(layers)].astype(np.int64)
         steps = np.diff(offsets)
@@ -225,30 +219,24 @@ class Shard:
             return None
         shape = (len(layers), self.layout.payload_bytes // dtype.itemsize)
         stride = int(steps[0]) if len(steps) else self.layout.chunk_bytes
-        return np.ndarray(shape, dtype, self.bytes, int(offsets[0]), (stride, dtype.itemsize))
+        return np.ndarray(shape, dtype, window, int(offsets[0]) - begin, (stride, dtype.itemsize))
 
     def values(self, layer: int, chunk: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """The values of a stored chunk as a read-only view of the file, one-dimensional, unchecked."""
         return np.frombuffer(self.encoded_chunk(layer, chunk)[:-CHECKSUM_BYTES], dtype=dtype)
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+class HeldShard(Shard):
+    """One shard that lies in memory as a whole."""
 
+    def __init__(self, path: Place, layout: ShardLayout, content: Buffer, promised: Promised | None = None) -> None:
+        """Check the index in the content of a shard. Raises `DamagedError` naming `path`."""
+        self.bytes = memoryview(content)
+        self.identity = (id(content),)
+        super().__init__(path, layout, len(self.bytes), self.bytes[-layout.index_bytes :], promised)
 
-def _read_large_pages(mapped: mmap.mmap) -> bool:
-    """Have a page fault bring in the 2 MiB around it as one page, and no more; whether the system does so.
+    def bring(self, layers: Sequence[int], chunks: slice) -> None:
+        """Nothing is to be done."""
 
-    Reading pieces of a few megabytes by calls, which fill pages of 4 KiB, took 80 to 90 requests to the disk for 48 MB;
-    this way it took 50, and 0.96 of the speed of one raw file in place of 0.35. A file system without large pages still
-    reads 2 MiB at a time. Before Linux 5.18, where a fault does not look at the advice, all is left as it is.
-    """
-    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    if sys.platform != "linux" or release is None or tuple(map(int, release.groups())) < (5, 18):
-        return False
-    try:
-        mapped.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel that was built without them
-        return False
-    mapped.madvise(mmap.MADV_RANDOM)  # else each fault would bring in the following 4 MiB too
-    return True
+    def _window(self, layer: int) -> tuple[memoryview, int]:
+        return self.bytes, 0

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cachetool.errors import DamagedError
-from cachetool.files import read_regular
+from cachetool.errors import DamagedError, StoreError
+from cachetool.objects import ObjectPath, Place, read_own, worked_on
 from cachetool.store.metadata import Document, array_document, numpy_data_type
 from cachetool.store.shards import CHECKSUM_BYTES, checksum
 
@@ -67,7 +68,7 @@ def encode_chunk(values: Table, document: Document) -> bytes:
     return payload + checksum(payload)
 
 
-def decode_chunk(encoded: bytes, document: Document, path: Path) -> Table:
+def decode_chunk(encoded: bytes, document: Document, path: Place) -> Table:
     """The values of a whole chunk. Raises `DamagedError` naming the file where it is not what the document says."""
     payload, found = encoded[:-CHECKSUM_BYTES], encoded[-CHECKSUM_BYTES:]
     if checksum(payload) != found:
@@ -109,7 +110,7 @@ def _decode_strings(payload: bytes) -> list[str]:
     return strings
 
 
-def read_table(folder: Path, document: Document, required: int = 0) -> Table:
+def read_table(folder: Place, document: Document, required: int = 0) -> Table:
     """A small array as a whole; strings come as objects.
 
     Chunks that hold any of the first `required` entries of the first dimension must be there; other missing ones read
@@ -118,20 +119,16 @@ def read_table(folder: Path, document: Document, required: int = 0) -> Table:
     parts = check_held(folder, document, required)
     shape, chunk_shape = tuple(document["shape"]), _chunk_shape(document)
     values = np.full(shape, _fill(document), dtype=_dtype(document))
-    for first, path in parts.items():
-        try:
-            encoded = read_regular(path, follow_links=False)
-        except FileNotFoundError:  # of a block that was made unfinished meanwhile
+    for (first, path), encoded in zip(parts.items(), worked_on(_read, parts.values(), folder), strict=True):
+        if encoded is None:
             continue
-        except OSError as error:
-            raise DamagedError(f"{path} cannot be read: {error.strerror or error}.") from error
         part = decode_chunk(encoded, document, path)
         window = values[first * chunk_shape[0] : (first + 1) * chunk_shape[0]] if shape else values
         window[...] = part[tuple(slice(0, size) for size in window.shape)]
     return values
 
 
-def check_held(folder: Path, document: Document, required: int = 0) -> dict[int, Path]:
+def check_held(folder: Place, document: Document, required: int = 0) -> dict[int, Place]:
     """The files of an array's chunks, by their place along the first dimension.
 
     Raises `DamagedError` where the array is much larger than what they hold, or where a chunk is missing of the first
@@ -141,15 +138,15 @@ def check_held(folder: Path, document: Document, required: int = 0) -> dict[int,
     itemsize = _COUNT.size if document["data_type"] == "string" else _dtype(document).itemsize
     ending = ".".join(["", *("0" for _ in shape[1:])])
     count = -(-shape[0] // chunk_shape[0]) if shape else 1
-    found: dict[int, Path] = {}
+    found: dict[int, Place] = {}
     held = 0
-    for name in _names(folder):
+    for name, size in _listed(folder).items():
         place = name.removeprefix("c.").removesuffix(ending) if shape else "0"
         key = f"c.{place}{ending}" if shape else "c"
         # More digits than any place has would take long to read as a number.
         if name == key and len(place) < 20 and place.isascii() and place.isdecimal() and int(place) < count:
             found[int(place)] = folder / name
-            held += (folder / name).lstat().st_size
+            held += size()
     declared = math.prod(shape) * itemsize
     whole = required > 0 and required >= (shape[0] if shape else 1)
     needed = -(-required // chunk_shape[0]) if shape else required
@@ -165,13 +162,32 @@ def check_held(folder: Path, document: Document, required: int = 0) -> dict[int,
     return dict(sorted(found.items()))
 
 
-def _names(folder: Path) -> list[str]:
+def _listed(folder: Place) -> dict[str, Callable[[], int]]:
+    """What lies in a folder by name, each with what gives its bytes: of objects they come with the names."""
+    if isinstance(folder, ObjectPath):
+        return {name: partial(int, found.size) for name, found in folder.children().items() if found is not None}
     try:
-        return [file.name for file in folder.iterdir()]
+        return {file.name: partial(_bytes, file) for file in folder.iterdir()}
     except FileNotFoundError:
-        return []
+        return {}
     except OSError as error:
         raise DamagedError(f"{folder} cannot be read: {error.strerror or error}.") from error
+
+
+def _bytes(file: Path) -> int:
+    return file.lstat().st_size
+
+
+def _read(path: Place) -> bytes | None:
+    """The bytes of a chunk; None for one of a block that was made unfinished meanwhile."""
+    try:
+        return read_own(path)
+    except FileNotFoundError:
+        return None
+    except StoreError:
+        raise
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def encode_table(values: Table, document: Document, start: int = 0) -> Iterator[tuple[str, bytes]]:

@@ -6,9 +6,9 @@ finished before, its record announces them; they are renamed; `readable` and `co
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
+from cachetool.objects import AnyPlace, Place, place, worked_on
 from cachetool.store.atomic import Staged, remove_file, remove_leftovers, write_atomically
 from cachetool.store.dtypes import fill_value, storage_dtype
 from cachetool.store.extend import Facts, SmallArray, add_arrays, merge_facts
 from cachetool.store.format import StoreSpec
 from cachetool.store.lock import living_owners, remove_dead_locks
+from cachetool.store.mapped_shard import MappedShard
 from cachetool.store.opened import OpenedStore
 from cachetool.store.records import FileFacts, Record, record_path, records_folder, write_record
-from cachetool.store.shards import Buffer, Shard, ShardLayout, encode
+from cachetool.store.shards import Buffer, HeldShard, Shard, ShardLayout, encode
 from cachetool.store.tables import encode_chunk
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -32,12 +34,12 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 class StoreWriter:
     """Fill a store block by block. One block must have one writer at a time (see `lock`)."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: AnyPlace) -> None:
         """Open an existing store and remove what killed processes left behind.
 
         Raises `MissingDataError`, `StoreError` or `DamagedError` as `StoreReader` does.
         """
-        self.path = Path(path)
+        self.path = place(path)
         self._store = OpenedStore(self.path)
         remove_dead_locks(self.path)
         owners = living_owners(self.path)
@@ -63,7 +65,8 @@ class StoreWriter:
         """
         self._check_coverage(layers, token_types)
         asked = range(self._store.geometry.blocks) if blocks is None else blocks
-        return [block for block in asked if not self._covered(block, layers, token_types)]
+        covered = worked_on(partial(self._covered, layers, token_types), asked, self.path)
+        return [block for block, done in zip(asked, covered, strict=True) if not done]
 
     def write_block(
         self,
@@ -112,8 +115,10 @@ class StoreWriter:
             for token_type, array in arrays.items():
                 name = store.shard_name(token_type, block)
                 parts = self._encoded(token_type, block, array, layers, rows, old)
-                shard = Shard(staged.add(self.path / name, parts), geometry.shard_layout(token_type))
-                new[name] = store.file_facts(shard)
+                written = staged.add(self.path / name, parts)
+                new[name] = store.file_facts(
+                    _staged_shard(self.path / name, written, geometry.shard_layout(token_type))
+                )
             if old is not None:
                 write_record(self.path, _announce(old, new))
             staged.commit()
@@ -185,7 +190,7 @@ class StoreWriter:
         if lacking.any():
             self._write_complete(block, record)
 
-    def _covered(self, block: int, layers: Sequence[int], token_types: Sequence[str]) -> bool:
+    def _covered(self, layers: Sequence[int], token_types: Sequence[str], block: int) -> bool:
         record = self._store.sound_record(block)
         return record is not None and all(set(layers) <= set(record.layers.get(name, ())) for name in token_types)
 
@@ -244,7 +249,7 @@ class StoreWriter:
 
     def _write_flags(self, record: Record, readable: npt.NDArray[np.bool_]) -> None:
         path = self.path / "readable" / f"c.{record.block}"
-        if not readable.all() or path.exists():
+        if not readable.all() or path.is_file():
             write_atomically(path, encode_chunk(readable, self._store.root.arrays["readable"]))
         self._write_complete(record.block, record)
 
@@ -253,6 +258,11 @@ class StoreWriter:
         write_atomically(
             self.path / "complete" / f"c.{block}.0.0", encode_chunk(flags, self._store.root.arrays["complete"])
         )
+
+
+def _staged_shard(path: Place, written: Path | bytes, layout: ShardLayout) -> Shard:
+    """A shard that is about to take its place: a file under its temporary name, or content that is yet to be put."""
+    return HeldShard(path, layout, written) if isinstance(written, bytes) else MappedShard(written, layout)
 
 
 def _announce(old: Record, new: Mapping[str, FileFacts]) -> Record:

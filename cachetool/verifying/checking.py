@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from cachetool import places
@@ -12,6 +10,7 @@ from cachetool.edits.calibration_store import CONTENT
 from cachetool.errors import CachetoolError, DamagedError
 from cachetool.events import Events
 from cachetool.images import image_digest
+from cachetool.objects import Place, place
 from cachetool.query import changed_since
 from cachetool.store import StateDigests, StoreReader, check_block, check_flags, check_tables, key_digest
 from cachetool.verifying.report import Problem, Report
@@ -44,7 +43,7 @@ def check_on_disk(report: Report, events: Events) -> None:
         _check_run(report, reader)
 
 
-def table_problems(path: Path) -> list[Problem]:
+def table_problems(path: Place) -> list[Problem]:
     """What is wrong with documents and small arrays."""
     return [
         Problem("document" if text.startswith(f"{name}/zarr.json:") else "table", name, text)
@@ -53,7 +52,7 @@ def table_problems(path: Path) -> list[Problem]:
     ]
 
 
-def _calibration_problems(path: Path) -> list[Problem]:
+def _calibration_problems(path: Place) -> list[Problem]:
     """Whether the numbers of a calibration are those that it was written with."""
     try:
         calibration = Calibration.read(path)
@@ -86,7 +85,7 @@ def _check_run(report: Report, reader: StoreReader) -> None:
         report.problems.append(Problem("cache", cache.name, str(error)))
     described = spec.facts.get("calibration") or {}
     if described.get(CONTENT) is not None:
-        report.problems += _given_calibration(Path(described["path"]), described[CONTENT], report.notes)
+        report.problems += _given_calibration(place(described["path"]), described[CONTENT], report.notes)
 
 
 def _unfinished(report: Report, reader: StoreReader) -> list[Problem]:
@@ -101,7 +100,7 @@ def _unfinished(report: Report, reader: StoreReader) -> list[Problem]:
     return [Problem("block", f"block {block}", text, block, (span.start, span.stop - 1)) for block, span in spans]
 
 
-def cache_problems(run: Path, cache: Path) -> list[Problem]:
+def cache_problems(run: Place, cache: Place) -> list[Problem]:
     """Whether the cache beside a run is the one, with the values, that the run was made from."""
     spec = StoreReader(run).spec
     if spec.key["cache"] != key_digest(StoreReader(cache).spec.key):
@@ -113,7 +112,7 @@ def cache_problems(run: Path, cache: Path) -> list[Problem]:
     return [Problem("cache", cache.name, text)]
 
 
-def _given_calibration(path: Path, recorded: str, notes: list[str]) -> list[Problem]:
+def _given_calibration(path: Place, recorded: str, notes: list[str]) -> list[Problem]:
     if not (path / "zarr.json").is_file():
         notes.append(f"its calibration {path} is not there any more")
         return []

@@ -17,6 +17,7 @@ from cachetool.environment import resolve_device
 from cachetool.errors import ImageError
 from cachetool.events import Events
 from cachetool.extraction import open_images
+from cachetool.objects import Place
 from cachetool.replaying import RecordedRun
 from cachetool.store import OpenedStore, StoreReader, from_float32
 from cachetool.verifying.comparing import NOISE, Comparison, draw_sample
@@ -28,7 +29,7 @@ BATCH = 16
 
 
 def recompute_cache(
-    path: Path,
+    path: Place,
     count: int,
     seed: int,
     *,
@@ -65,7 +66,7 @@ def recompute_cache(
 
 
 def recompute_run(
-    path: Path,
+    path: Place,
     count: int,
     seed: int,
     *,
@@ -107,7 +108,7 @@ def recompute_run(
     return results
 
 
-def _held(path: Path, damaged: Collection[int]) -> dict[int, Mapping[str, Collection[int]]]:
+def _held(path: Place, damaged: Collection[int]) -> dict[int, Mapping[str, Collection[int]]]:
     """What each image holds, states by token type, by position; images of damaged or empty blocks are left out."""
     store = OpenedStore(path)
     found: dict[int, Mapping[str, Collection[int]]] = {}

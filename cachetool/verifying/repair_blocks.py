@@ -16,6 +16,7 @@ from cachetool.environment import resolve_device
 from cachetool.errors import CachetoolError, DamagedError
 from cachetool.events import Events
 from cachetool.extraction import extract_again, request_of
+from cachetool.objects import Place
 from cachetool.replaying import RecordedRun
 from cachetool.store import Record, StoreReader, StoreSpec, StoreWriter, lock, read_record
 from cachetool.verifying.report import Repair
@@ -33,7 +34,7 @@ class Means:
     events: Events
 
 
-def repair_cache(path: Path, blocks: Sequence[int], means: Means) -> list[Repair]:
+def repair_cache(path: Place, blocks: Sequence[int], means: Means) -> list[Repair]:
     """Extract the states again that damaged blocks of a cache held."""
     spec = StoreReader(path).spec
     before = {block: _record(path, spec, block) for block in blocks}
@@ -59,7 +60,7 @@ def repair_cache(path: Path, blocks: Sequence[int], means: Means) -> list[Repair
     return [_done(path, spec, block, before[block], "it was extracted again") for block in blocks]
 
 
-def repair_run(path: Path, blocks: Sequence[int], tables: Sequence[str], means: Means) -> list[Repair]:
+def repair_run(path: Place, blocks: Sequence[int], tables: Sequence[str], means: Means) -> list[Repair]:
     """Replay damaged blocks of a run again, and arrays over its images; all of it where its cache has changed."""
     spec = StoreReader(path).spec
     before = {block: _record(path, spec, block) for block in blocks}
@@ -84,7 +85,7 @@ def repair_run(path: Path, blocks: Sequence[int], tables: Sequence[str], means: 
     return found or [Repair("run", True, "it was replayed anew from the cache as it is now")]
 
 
-def _record(path: Path, spec: StoreSpec, block: int) -> Record | None:
+def _record(path: Place, spec: StoreSpec, block: int) -> Record | None:
     try:
         return read_record(path, block, spec.geometry)
     except DamagedError:
@@ -92,7 +93,7 @@ def _record(path: Path, spec: StoreSpec, block: int) -> Record | None:
 
 
 def _coverage(
-    path: Path, spec: StoreSpec, records: Mapping[int, Record | None]
+    path: Place, spec: StoreSpec, records: Mapping[int, Record | None]
 ) -> dict[tuple[tuple[int, ...], tuple[str, ...]], list[int]]:
     """Blocks by what they held: states, and the token types that held just these.
 
@@ -110,7 +111,7 @@ def _coverage(
     return found
 
 
-def _held_elsewhere(path: Path, spec: StoreSpec) -> dict[str, tuple[int, ...]]:
+def _held_elsewhere(path: Place, spec: StoreSpec) -> dict[str, tuple[int, ...]]:
     """States by token type that all blocks with a readable record hold; all of the store where there is none."""
     others = [
         record for record in (_record(path, spec, block) for block in range(spec.geometry.blocks)) if record is not None
@@ -133,7 +134,7 @@ def _refused(spec: StoreSpec, block: int, text: str) -> Repair:
     return Repair(f"block {block}", False, text, _span(spec, block))
 
 
-def _done(path: Path, spec: StoreSpec, block: int, before: Record | None, text: str) -> Repair:
+def _done(path: Place, spec: StoreSpec, block: int, before: Record | None, text: str) -> Repair:
     """A finished repair, with whether the bytes are those that the old record vouched for."""
     now = _record(path, spec, block)
     same = None

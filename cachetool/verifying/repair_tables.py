@@ -16,6 +16,7 @@ from cachetool.datasets import hash_images
 from cachetool.errors import CachetoolError, DamagedError
 from cachetool.extraction import open_images
 from cachetool.images import image_digest
+from cachetool.objects import Place
 from cachetool.store import (
     ImageTable,
     OpenedStore,
@@ -33,7 +34,7 @@ NORM = ("norm_weight", "norm_bias")
 
 
 def repair_tables(
-    path: Path, kind: str, problems: Sequence[Problem], weights: str | Path | None
+    path: Place, kind: str, problems: Sequence[Problem], weights: str | Path | None
 ) -> tuple[list[Repair], list[str]]:
     """Mend what problems of documents and small arrays name.
 
@@ -67,7 +68,7 @@ def _is_declared(name: str) -> bool:
     return name in (*ImageTable.COLUMNS, *NORM, "layer", "token_type", "row", "col")
 
 
-def _derive(path: Path, kind: str, name: str, weights: str | Path | None) -> tuple[npt.NDArray[np.generic], str]:
+def _derive(path: Place, kind: str, name: str, weights: str | Path | None) -> tuple[npt.NDArray[np.generic], str]:
     """Values of a small array, and where they were found. Raises `CachetoolError` saying why they cannot be."""
     implied = implied_table(path, name)
     if implied is not None:
@@ -84,7 +85,7 @@ def _derive(path: Path, kind: str, name: str, weights: str | Path | None) -> tup
     raise DamagedError(f"{name} of {path} follows from nothing else")
 
 
-def _from_cache(path: Path, name: str) -> npt.NDArray[np.generic]:
+def _from_cache(path: Place, name: str) -> npt.NDArray[np.generic]:
     """The first entries of an array of the cache that a run was made from, proven by the run's key."""
     key, count = Root(path).about["key"], Root(path).arrays["image_id"]["shape"][0]
     cache = OpenedStore(places.cache_of_run(path))
@@ -95,7 +96,7 @@ def _from_cache(path: Path, name: str) -> npt.NDArray[np.generic]:
     return values if name in NORM else values[:count]
 
 
-def _from_dataset(path: Path, name: str) -> npt.NDArray[np.generic]:
+def _from_dataset(path: Place, name: str) -> npt.NDArray[np.generic]:
     """Ids, labels or class names from the data set, proven by the content hashes that the cache holds."""
     root = Root(path)  # the store itself does not open without its ids
     sha256 = tuple(read_array(root, "content_sha256").tolist())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
+
+from cachetool.objects import Place
 
 Part = Literal["block", "flags", "document", "table", "cache", "calibration"]
 """What is wrong: a block of images; its flags; an array's document; a small array; a run's cache or calibration."""
@@ -64,7 +65,7 @@ class Repair:
 class Report:
     """All that `verify` has to say about one store."""
 
-    path: Path
+    path: Place
     kind: str
     """`cache`, `run` or `calibration`."""
     blocks: int = 0

@@ -7,11 +7,12 @@ from pathlib import Path
 from cachetool.backbones import Backbone
 from cachetool.backbones.catalogue import weights_here
 from cachetool.errors import MissingDataError
+from cachetool.objects import Place
 from cachetool.replaying import open_backbone
 from cachetool.store import StoreSpec
 
 
-def open_model(path: Path, spec: StoreSpec, weights: str | Path | None, *, download: bool) -> Backbone:
+def open_model(path: Place, spec: StoreSpec, weights: str | Path | None, *, download: bool) -> Backbone:
     """The model of the cache at `path`.
 
     Raises `MissingDataError` where its weights are not at hand (without `download`: not on this machine),

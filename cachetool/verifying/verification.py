@@ -8,6 +8,7 @@ import xarray as xr
 
 from cachetool.errors import CachetoolError, DamagedError, UnknownNameError
 from cachetool.events import Events, Silent
+from cachetool.objects import AnyPlace
 from cachetool.query import store_path
 from cachetool.store import Root, StoreWriter
 from cachetool.verifying.checking import check_on_disk
@@ -21,7 +22,7 @@ DEFAULT_RECOMPUTE = 4
 
 
 def verify(
-    path: str | Path | xr.Dataset,
+    path: AnyPlace | xr.Dataset,
     *,
     repair: bool = False,
     recompute: int | None = None,

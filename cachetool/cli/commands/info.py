@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import humanize
@@ -166,6 +165,7 @@ def _duration(seconds: float | None) -> str:
 def describe(reader: Any) -> dict[str, Any]:
     """What a store says about itself, with its size on disk, ready for JSON."""
     from cachetool.images import image_digest
+    from cachetool.objects import tree_bytes
     from cachetool.store import key_digest
 
     spec = reader.spec
@@ -179,14 +179,6 @@ def describe(reader: Any) -> dict[str, Any]:
         "unreadable": int((~reader.readable).sum()),
         "coverage": {name: list(reader.coverage(name)) for name in spec.token_types},
         "block": spec.block,
-        "bytes": sum(_size(file) for file in Path(reader.path).rglob("*")),
+        "bytes": tree_bytes(reader.path),
         "facts": dict(spec.facts),
     }
-
-
-def _size(file: Path) -> int:
-    """Bytes of a file; 0 for folders, and for files that a running extraction has just renamed."""
-    try:
-        return file.stat().st_size if file.is_file() else 0
-    except FileNotFoundError:
-        return 0

@@ -1,8 +1,7 @@
-"""`cachetool remove`: caches and runs off the disk."""
+"""`cachetool remove`: caches and runs off the disk, or out of an object store."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,18 +10,20 @@ from cachetool.cli.console import JsonOption, print_json
 
 
 def command(
-    paths: Annotated[list[Path], typer.Argument(help="Paths of caches, runs or calibrations.")],
+    paths: Annotated[list[str], typer.Argument(help="Paths of caches, runs or calibrations.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove runs or calibrations, or caches together with all their runs and calibrations."""
+    from cachetool.objects import place
     from cachetool.places import check_removable, remove_store
 
-    for path in paths:
+    found = [place(path) for path in paths]
+    for path in found:
         check_removable(path)
     if not yes:
-        typer.confirm("remove " + ", ".join(map(str, paths)) + "?", abort=True, err=True)
-    for path in paths:
+        typer.confirm("remove " + ", ".join(map(str, found)) + "?", abort=True, err=True)
+    for path in found:
         remove_store(path)
     if as_json:
-        print_json({"removed": [str(path) for path in paths]})
+        print_json({"removed": [str(path) for path in found]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,7 +55,7 @@ def command(
     keep_tokens: Annotated[
         str | None, typer.Option(help="Token types to store: cls, registers, patches [all of the cache].")
     ] = None,
-    calibration: Annotated[Path | None, typer.Option(help="Calibration to draw from [the cache's own].")] = None,
+    calibration: Annotated[str | None, typer.Option(help="Calibration to draw from [the cache's own].")] = None,
     no_overlap: Annotated[
         bool, typer.Option("--no-overlap", help="Refuse a calibration that shares images with the cache.")
     ] = False,
@@ -92,6 +91,7 @@ def command(
     from cachetool.distributing import connect, replay_on
     from cachetool.edits import Edit
     from cachetool.errors import InvalidEditError
+    from cachetool.objects import place
     from cachetool.places import find_cache
     from cachetool.plan import plan_replay
     from cachetool.replaying import repeated, replay_edits, replay_here
@@ -132,7 +132,7 @@ def command(
             edits,
             keep="all" if keep == "all" else integers(keep, "--keep"),
             keep_tokens=words(keep_tokens),
-            calibration=calibration,
+            calibration=None if calibration is None else place(calibration),
             no_overlap=no_overlap,
             weights=weights,
             device=device,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from cachetool.edits.grammar import listed
 from cachetool.edits.selection import Selection
 from cachetool.edits.sources import Sources
 from cachetool.errors import IncompleteError, InvalidEditError, MissingDataError
+from cachetool.objects import place
 
 SAME = "same"
 """Stands for the image of the same id, in a second cache: clean and corrupted pairs."""
@@ -56,7 +56,7 @@ class Patch(Replacement):
 
     def check_early(self, image_ids: Sequence[str]) -> None:
         """Refuse a second cache that is absent, and a donor that is not among the edited images."""
-        if self.cache is not None and not (Path(self.cache) / "zarr.json").is_file():
+        if self.cache is not None and not (place(self.cache) / "zarr.json").is_file():
             raise MissingDataError(f"{str(self)!r} needs the cache {self.cache!r}, but there is none")
         if self.cache is None and self.image_id not in image_ids:
             raise MissingDataError(f"{str(self)!r} needs an image that is not among the edited ones")
