@@ -40,11 +40,18 @@ def activations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_does_what_it_says(
-    page: Path, activations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    activations: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     if page.stem in EXTRAS:
         module, extra = EXTRAS[page.stem]
         pytest.importorskip(module, reason=f"the extra [{extra}] is not installed")
+    if page.stem == "object-stores":
+        request.getfixturevalue("object_root")
     shutil.copytree(activations, tmp_path / "activations")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CACHETOOL_ROOT", raising=False)

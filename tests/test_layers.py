@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     {"errors", "events", "files", "named_models", "tokens"},
-    {"arithmetic", "environment", "packages", "places", "plugins", "provenance", "randomness"},
+    {"packages"},
+    {"objects"},
+    {"arithmetic", "environment", "places", "plugins", "provenance", "randomness"},
     {"datasets", "store"},
     {"edits", "embedded", "images", "query"},
     {"accessor", "annotations", "backbones", "calibrating", "interchange", "samples", "streaming", "tree"},

@@ -108,6 +108,20 @@ def test_without_what_draws_only_what_draws_is_refused(names: tuple[str, ...], t
     assert made <= {"activations", "received", "cls.h5"}, "what is refused leaves nothing"
 
 
+def test_without_obstore_only_what_names_an_object_store_is_refused(tmp_path: Path) -> None:
+    there = "s3://bucket/activations"
+    commands = [("info", "--root", there), ("info", f"{there}/shapes/tiny-reg.zarr"), ("info",)]
+    *refused, other = without({"obstore"}, commands, tmp_path)
+    for code, out, err in refused:
+        assert code == 2, err
+        assert out == ""
+        assert "Traceback" not in err
+        assert "s3:// needs packages that cannot be imported:\n  obstore (ModuleNotFoundError: " in err
+        assert "pip install 'cachetool[s3]'" in err
+    assert other[0] == 0, other[2]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_without_hdf5_caches_are_made_replayed_and_verified(tmp_path: Path) -> None:
     concerned = {"analyze", "evaluate", "export", "import", "remove"}  # results are netCDF; nothing was imported

@@ -1,4 +1,4 @@
-"""What is done with objects: retried where the server throttles or fails, and refused with words where that is no use."""
+"""What is done with objects: tried again where the server throttles or fails, then refused with words."""
 
 from __future__ import annotations
 

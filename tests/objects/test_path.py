@@ -33,7 +33,7 @@ def test_parts_are_those_of_a_path() -> None:
 
 @pytest.mark.parametrize("url", ["ftp://bucket/a", "s3://", "s3:///a", "s3://bucket/../other", "bucket/a"])
 def test_other_urls_are_refused(url) -> None:
-    with pytest.raises(UnknownNameError, match="expected s3://BUCKET/PREFIX|no . or .. in them"):
+    with pytest.raises(UnknownNameError, match=r"expected s3://BUCKET/PREFIX|no \. or \.\. in them"):
         ObjectPath(url)
 
 

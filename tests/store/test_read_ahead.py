@@ -10,14 +10,14 @@ import pytest
 import zarr
 
 from cachetool.errors import DamagedError
-from cachetool.store import StoreReader, create, open_shards, shards
+from cachetool.store import StoreReader, create, open_shards
 from cachetool.store.reading_ahead import AHEAD, worked_on_ahead
 
 
 @pytest.mark.parametrize("large", [True, False])
 def test_what_is_read_ahead_is_what_zarr_reads(tmp_path, kit, monkeypatch, large) -> None:
     if not large:
-        monkeypatch.setattr(shards, "_read_large_pages", lambda mapped: False)
+        monkeypatch.setattr(mapped_shard, "_read_large_pages", lambda mapped: False)
     example = kit.make_example(images=150, channels=64, block=16)
     path = example.make(tmp_path / "a.zarr")
     plain = zarr.open_group(path, mode="r")
@@ -35,7 +35,7 @@ def test_what_is_read_ahead_is_what_zarr_reads(tmp_path, kit, monkeypatch, large
 @pytest.mark.parametrize("way", ["read", "read_layers", "read_float32", "read_state"])
 def test_damage_in_any_block_raises_whatever_the_way(tmp_path, kit, monkeypatch, large, way) -> None:
     if not large:
-        monkeypatch.setattr(shards, "_read_large_pages", lambda mapped: False)
+        monkeypatch.setattr(mapped_shard, "_read_large_pages", lambda mapped: False)
     example = kit.make_example(images=40, block=4)
     path = example.make(tmp_path / "a.zarr")
     arguments = {"read_layers": ("patches", [1, 2], 0, 40), "read_state": (2, 0, 40)}.get(way, ("patches", 2, 0, 40))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from cachetool.errors import DamagedError
-from cachetool.store import shards
-from cachetool.store.shards import Shard, ShardLayout, checksum, encode, extend_checksum
+from cachetool.store import mapped_shard
+from cachetool.store.mapped_shard import MappedShard as Shard
+from cachetool.store.shards import ShardLayout, checksum, encode, extend_checksum
 
 LAYOUT = ShardLayout(layers=3, chunks=2, chunk_images=2, image_bytes=4)
 ABSENT = 2**64 - 1
@@ -186,14 +187,14 @@ class Advised:
 def test_large_pages_are_asked_for_where_faults_heed_it(monkeypatch, release, error, done, told) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
     advised = Advised(error)
-    assert shards._read_large_pages(advised) is done
+    assert mapped_shard._read_large_pages(advised) is done
     assert advised.told == [(getattr(mmap, name),) for name in told]
 
 
 def test_what_is_read_ahead_is_advised_in_whole_pages_up_to_the_last_byte(tmp_path, monkeypatch) -> None:
     """Chunks of 4 KiB and 4 bytes: the third and fourth begin within the third page and end within the fifth."""
-    monkeypatch.setattr(shards, "_read_large_pages", lambda mapped: False)
-    monkeypatch.setattr(shards, "ADVISED_BYTES", 8192)
+    monkeypatch.setattr(mapped_shard, "_read_large_pages", lambda mapped: False)
+    monkeypatch.setattr(mapped_shard, "ADVISED_BYTES", 8192)
     layout = ShardLayout(layers=4, chunks=1, chunk_images=1, image_bytes=4096)
     file = tmp_path / "c.0"
     file.write_bytes(b"".join(encode(layout, {layer: [[bytes(4096)]] for layer in range(4)})))

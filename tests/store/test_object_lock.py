@@ -1,0 +1,156 @@
+"""Locks in object stores: one of several has it, the dead lose it, and of other hosts nothing is presumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from cachetool.errors import StoreError
+from cachetool.store import create, holds, lock, object_lock
+from cachetool.store.lock import Owner, exclusive, living_owners, remove_dead_locks
+from cachetool.store.object_lock import gone, started
+
+HERE = socket.gethostname()
+DEAD = 2**22 + 1
+"""Beyond the largest number that a process can have."""
+
+
+@pytest.fixture
+def path(object_root, example):
+    create(object_root / "a.zarr", example.spec)
+    return object_root / "a.zarr"
+
+
+def held_by(path, name: str = "extract", **changes: object) -> None:
+    owner = {"name": name, "host": HERE, "process": os.getpid(), "since": "2020-01-01T00:00:00", "shared": False}
+    (path / ".cachetool" / "locks" / f"{name}.lock").put(json.dumps(owner | changes).encode())
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "refused"),
+    [
+        ("extract", "extract", True),
+        ("extract", "extract-part-1-of-2", True),
+        ("extract-part-1-of-2", "extract-part-2-of-2", False),
+    ],
+)
+def test_which_locks_exclude_each_other(path, held, wanted, refused) -> None:
+    with lock(path, held) as owner:
+        assert holds(path, owner)
+        if refused:
+            with pytest.raises(StoreError, match=f"{held}: process {os.getpid()} on {HERE}"), lock(path, wanted):
+                pass
+        else:
+            with lock(path, wanted):
+                pass
+    assert not holds(path, owner)
+    assert living_owners(path) == []
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(path) -> None:
+    script = "import os, sys; from cachetool.store import lock\nwith lock(sys.argv[1], 'extract'): os._exit(1)"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert len(list((path / ".cachetool" / "locks").iterdir())) == 1
+    assert living_owners(path) == []
+    with lock(path, "extract"):
+        pass
+    held_by(path, process=DEAD)
+    remove_dead_locks(path)
+    assert list((path / ".cachetool" / "locks").iterdir()) == []
+
+
+def test_a_process_that_has_the_number_of_a_dead_one_is_another(path) -> None:
+    here = started()
+    assert here is not None
+    system, _, ticks = here.rpartition(" ")
+    assert not gone(os.getpid(), here)
+    assert gone(os.getpid(), f"{system} {int(ticks) - 1}")
+    assert gone(DEAD, f"{system} {ticks}")
+    assert not gone(os.getpid(), f"another-boot 1 {ticks}"), "nothing is known of another system of this name"
+    assert not gone(os.getpid(), None)
+    assert gone(DEAD, None)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    time.sleep(0.5)
+    while object_lock._start(child.pid) is not None:  # until it is a zombie
+        time.sleep(0.05)
+    assert gone(child.pid, f"{system} 1")
+    child.wait()
+    held_by(path, started=f"{system} {int(ticks) - 1}")
+    with lock(path, "extract"):
+        pass
+    held_by(path, started=here)
+    with pytest.raises(StoreError, match="Wait for it to end"), lock(path, "extract"):
+        pass
+
+
+@pytest.mark.parametrize("changes", [{"host": f"not-{HERE}"}, {"started": "another-boot 1 1"}])
+def test_what_cannot_be_looked_up_is_respected_and_named(path, changes) -> None:
+    held_by(path, **changes)
+    with pytest.raises(StoreError, match=r"process .*remove its lock file in s3://"), lock(path, "extract"):
+        pass
+    remove_dead_locks(path)
+    assert len(living_owners(path)) == 1
+    (path / ".cachetool" / "locks" / "extract.lock").put(b"{")
+    with pytest.raises(StoreError, match="cannot be read"), lock(path, "extract"):
+        pass
+
+
+def test_a_lock_that_somebody_else_has_taken_is_not_given_back(path) -> None:
+    with lock(path, "extract"):
+        held_by(path, host="elsewhere")
+    assert [owner.host for owner in living_owners(path)] == ["elsewhere"]
+
+
+def test_changes_follow_one_another(path) -> None:
+    counter = path / "counter"
+    counter.put(b"0")
+
+    def count() -> None:
+        for _ in range(3):
+            with exclusive(path):
+                counter.put(str(int(counter.read_text()) + 1).encode())
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counter.read_text() == "12"
+    assert not (path / ".cachetool" / "guard").is_file()
+
+
+def test_the_guard_of_the_dead_is_taken_over_at_once_and_of_others_after_a_while(path, monkeypatch) -> None:
+    guard = path / ".cachetool" / "guard"
+    holder = {"host": HERE, "process": DEAD, "since": "", "started": started(), "token": "1"}
+    guard.put(json.dumps(holder).encode())
+    with exclusive(path):
+        assert json.loads(guard.read_bytes())["process"] == os.getpid()
+    assert not guard.is_file()
+    monkeypatch.setattr(object_lock, "ABANDONED_SECONDS", 0.5)
+    for content in (json.dumps(holder | {"host": "elsewhere"}).encode(), b"no document"):
+        guard.put(content)
+        began = time.monotonic()
+        with exclusive(path):
+            assert time.monotonic() - began >= 0.5
+            time.sleep(0.3)  # so that it is looked at before it is given back
+        assert not guard.is_file()
+    monkeypatch.setattr(object_lock, "ABANDONED_SECONDS", 100.0)
+    monkeypatch.setattr(object_lock, "PATIENCE_SECONDS", 0.3)
+    guard.put(json.dumps(holder | {"host": "elsewhere"}).encode())
+    with pytest.raises(StoreError, match=r"is being changed by others .*elsewhere.*remove s3://"), exclusive(path):
+        pass
+
+
+def test_locks_on_disks_do_not_say_when_their_process_started(tmp_path, example) -> None:
+    create(tmp_path / "a.zarr", example.spec)
+    with lock(tmp_path / "a.zarr", "extract") as owner:
+        assert owner == Owner("extract", HERE, os.getpid(), owner.since)
+        written = json.loads((tmp_path / "a.zarr" / ".cachetool" / "locks" / "extract.lock").read_text())
+    assert sorted(written) == ["host", "name", "process", "shared", "since"]
