@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from analyses.evaluation.arms import edit_label, is_unedited
 from analyses.geometry.tokens_of import at_layers
 from cachetool.errors import InvalidEditError, MissingDataError
 from cachetool.events import Events, Silent
-from cachetool.objects import AnyPlace
+from cachetool.objects import AnyPlace, place
 from cachetool.query import store_path
 
 
@@ -119,7 +118,7 @@ def _on_runs(
     if paths is not None:
         stores = cachetool.runs(cache, paths, events=events)
         found = {store_path(run) for run in stores}
-        foreign = [str(path) for path in paths if Path(path) not in found]
+        foreign = [str(path) for path in paths if place(path) not in found]
         if foreign:
             raise MissingDataError(f"expected finished runs of {store_path(cache)}, found {', '.join(foreign)}")
     chosen = [run for run in stores if not (analysis.compares and is_unedited(_edit(run)))]

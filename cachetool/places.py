@@ -154,5 +154,7 @@ def remove_store(path: Place) -> None:
             if made.is_dir():
                 remove_tree(made)
         remove_tree(path)
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"{path} could not be removed as a whole ({error.strerror}: {error.filename})") from error

@@ -15,7 +15,7 @@ def open_tree(root: AnyPlace | None = None) -> xr.DataTree:
     Parameters
     ----------
     root
-        Directory of all caches; by default `CACHETOOL_ROOT`, else `activations`.
+        Directory of all caches, or `s3://BUCKET/PREFIX`; by default `CACHETOOL_ROOT`, else `activations`.
 
     Returns
     -------

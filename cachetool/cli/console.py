@@ -31,7 +31,8 @@ MOST_NUMBERS = 2**20
 """Numbers that a range may stand for: a slip of the keyboard must not fill the memory."""
 
 RootOption = Annotated[
-    str | None, typer.Option("--root", help="Directory of all caches [CACHETOOL_ROOT, else `activations`].")
+    str | None,
+    typer.Option("--root", help="Directory or s3://BUCKET/PREFIX of all caches [CACHETOOL_ROOT, else `activations`]."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps [CUDA where there is one, else cpu].")]

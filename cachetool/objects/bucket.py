@@ -26,6 +26,9 @@ RETRIES = 10
 LONGEST_RETRYING = timedelta(seconds=60)
 """What throttles for longer is an error that names it."""
 
+TRIES = 4
+"""How often a conditional write is tried whose connection breaks."""
+
 PART_BYTES = 2**24
 """Larger content is put in parts of this size, several at a time."""
 
@@ -137,21 +140,25 @@ class Bucket:
     def _put_if(self, key: str, content: bytes, mode: Any) -> bool:
         refusals = (self._module.exceptions.AlreadyExistsError, self._module.exceptions.PreconditionError)
         with self._errors(key):
-            try:
-                self._module.put(self._store, key, content, mode=mode, use_multipart=False)
-            except refusals:
-                # An earlier try may have been carried out although its answer was lost.
-                return self._holds(key, content)
-            except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
-                    raise
-                return False  # what was to be replaced is gone
-            except self._module.exceptions.GenericError:
-                # Nor are such writes retried where it is not known whether they were carried out.
-                if self._holds(key, content):
+            for left in reversed(range(TRIES)):
+                try:
+                    self._module.put(self._store, key, content, mode=mode, use_multipart=False)
+                except refusals:
+                    # An earlier try may have been carried out although its answer was lost.
+                    return self._holds(key, content)
+                except FileNotFoundError as error:
+                    if "NoSuchBucket" in str(error):
+                        raise
+                    return False  # what was to be replaced is gone
+                except self._module.exceptions.GenericError as error:
+                    # obstore does not retry such writes where the connection broke: they may have been carried out.
+                    if "status code" in str(error) or not left:
+                        raise
+                    if self._holds(key, content):
+                        return True
+                else:
                     return True
-                raise
-        return True
+        return False
 
     def _holds(self, key: str, content: bytes) -> bool:
         try:

@@ -61,10 +61,16 @@ def gone(process: int, instance: str | None) -> bool:
     """Whether a process that said of itself what `started` gives is known not to live any more."""
     if instance is None:
         return not process_alive(process)
+    return is_of_this_system(instance) and instance != f"{_system()} {_start(process)}"
+
+
+def is_of_this_system(instance: str | None) -> bool:
+    """Whether a process can be looked up: not one of another boot, or of a container or machine of this name.
+
+    Where it did not say, its number has to do.
+    """
     system = _system()
-    if system is None or not instance.startswith(f"{system} "):
-        return False  # of another boot, or of another machine of the same name: a container, for example
-    return instance != f"{system} {_start(process)}"
+    return instance is None or (system is not None and instance.startswith(f"{system} "))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from cachetool.objects import ObjectPath, Place
 from cachetool.store.lock import Owner, owners
+from cachetool.store.object_lock import is_of_this_system
 from cachetool.store.reader import StoreReader
 from cachetool.store.records import record_path, records_folder
 
@@ -221,7 +222,8 @@ def _job(store: Place, lock: Place, owner: Owner, finished: dict[int, int]) -> J
         rate = sum(finished[block] for block in own) / (last - began)
         passed = time.time() - last
         since = passed if passed >= 0 else None
-    return Job(owner, lock, owner.host == socket.gethostname(), rate, since)
+    known = owner.host == socket.gethostname() and is_of_this_system(owner.started)
+    return Job(owner, lock, known, rate, since)
 
 
 def _times(store: Place, blocks: Iterable[int]) -> dict[int, float | None]:

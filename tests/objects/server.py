@@ -1,4 +1,4 @@
-"""An S3 server on loopback for tests: moto's in a process of its own, behind a proxy that counts and spoils requests."""
+"""An S3 server on loopback for tests: a process with that of moto, behind a proxy that counts and spoils requests."""
 
 from __future__ import annotations
 

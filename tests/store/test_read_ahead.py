@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from cachetool.errors import DamagedError
-from cachetool.store import StoreReader, create, open_shards
+from cachetool.store import StoreReader, create, mapped_shard, open_shards
 from cachetool.store.reading_ahead import AHEAD, worked_on_ahead
 
 
