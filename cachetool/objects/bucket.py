@@ -107,7 +107,13 @@ class Bucket:
     def get_end(self, key: str, length: int) -> tuple[memoryview, Found]:
         """The last bytes of an object, all of a shorter one. Raises `FileNotFoundError`."""
         with self._errors(key):
-            result = self._module.get(self._store, key, options={"range": {"suffix": length}})
+            try:
+                result = self._module.get(self._store, key, options={"range": {"suffix": length}})
+            except self._module.exceptions.GenericError:
+                # Of an empty object no server has an end.
+                if _found(self._module.head(self._store, key)).size > 0:
+                    raise
+                result = self._module.get(self._store, key)
             return memoryview(result.bytes()), _found(result.meta)
 
     def get_range(self, key: str, start: int, stop: int, tag: str | None = None) -> memoryview:

@@ -40,6 +40,9 @@ def test_an_object_is_written_read_and_removed(object_root) -> None:
     assert (bytes(end), found.size, found.tag) == (b"789", 10, tag)
     assert bytes(one.bucket.get_end(one.key, 100)[0]) == b"0123456789"
     assert bytes(one.bucket.get_range(one.key, 2, 5, tag)) == b"234"
+    (object_root / "empty").put(b"")
+    end, found = one.bucket.get_end((object_root / "empty").key, 3)
+    assert (bytes(end), found.size) == (b"", 0)
     one.put(b"abcdefghij")
     with pytest.raises(Replaced):
         one.bucket.get_range(one.key, 2, 5, tag)
