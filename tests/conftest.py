@@ -48,7 +48,7 @@ def object_server() -> Iterator[Any]:
 
 
 @pytest.fixture
-def object_root(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def object_root(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A new place in that bucket, and variables by which it is found."""
     from cachetool.objects import ObjectPath
     from cachetool.objects.bucket import connected
@@ -56,7 +56,21 @@ def object_root(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in object_server.environment.items():
         monkeypatch.setenv(name, value)
     connected.cache_clear()
-    return ObjectPath(f"s3://bucket/{uuid4().hex[:8]}")
+    yield ObjectPath(f"s3://bucket/{uuid4().hex[:8]}")
+    connected.cache_clear()
+
+
+@pytest.fixture
+def object_proxy(object_server: Any, object_root: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What counts and spoils requests to that place; tests without it are spared the way through it."""
+    from cachetool.objects.bucket import connected
+    from tests.objects.server import Proxy
+
+    proxy = Proxy(object_server.port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    connected.cache_clear()
+    yield proxy
+    proxy.close()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -13,7 +13,7 @@ from analyses.evaluation.outcomes import task_folder
 from analyses.study.parts import CacheUse, Part
 from analyses.study.run import calibration_path
 from cachetool import Edit
-from cachetool.objects import Place, place
+from cachetool.objects import Place, place, zarr_store
 from cachetool.places import outcomes_directory
 
 
@@ -21,7 +21,7 @@ def stored_images(use: CacheUse) -> int:
     """How many of the images asked for a cache holds at all states asked for, from its record of finished blocks."""
     if not (use.path / "zarr.json").is_file():
         return 0
-    with xr.open_zarr(use.path) as store:
+    with xr.open_zarr(zarr_store(use.path)) as store:
         types, block = store.token_type.values.tolist(), int(store.attrs["cachetool"]["block"])
         if not set(use.states) <= set(types):
             return 0

@@ -191,7 +191,7 @@ def _small_arrays(reader: StoreReader, part: Part, events: Events) -> dict[str, 
             {"long_name": "whether a token type and a state are finished for all images of a block"},
         ),
     }
-    with xr.open_zarr(reader.path, chunks=None, decode_cf=False) as plain:
+    with xr.open_zarr(objects.zarr_store(reader.path), chunks=None, decode_cf=False) as plain:
         for name, variable in plain.variables.items():
             if name in (*TOKEN_TYPES, *found):
                 continue

@@ -130,10 +130,9 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Server:
-    """The server and its proxy."""
+    """The server."""
 
     port: int
-    proxy: Proxy
 
     @property
     def environment(self) -> dict[str, str]:
@@ -142,7 +141,7 @@ class Server:
             "AWS_ACCESS_KEY_ID": "name",
             "AWS_SECRET_ACCESS_KEY": "very-secret",
             "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": self.proxy.url,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
         }
 
     def make_bucket(self, name: str) -> None:
@@ -167,11 +166,7 @@ def running(**options: Any) -> Iterator[Server]:
             assert process.poll() is None, "moto's server ended"
             assert time.monotonic() < ends, "moto's server does not answer"
             time.sleep(0.05)
-        proxy = Proxy(port)
-        try:
-            yield Server(port, proxy)
-        finally:
-            proxy.close()
+        yield Server(port)
     finally:
         process.kill()
         process.wait()

@@ -77,11 +77,11 @@ def test_content_of_several_parts_is_whole(object_root, monkeypatch) -> None:
 
 @pytest.mark.parametrize("how", ["throttle", "fail", "reset", "lose"])
 @pytest.mark.parametrize("work", ["put", "create", "get", "list", "delete"])
-def test_requests_that_fail_are_made_again(object_server, object_root, how, work) -> None:
+def test_requests_that_fail_are_made_again(object_proxy, object_root, how, work) -> None:
     one = object_root / "one"
     if work not in ("put", "create"):
         one.put(b"content")
-    with object_server.proxy.spoiling(times(2 if how != "lose" else 1, how)):
+    with object_proxy.spoiling(times(2 if how != "lose" else 1, how)):
         if work == "put":
             one.put(b"content")
         elif work == "create":
@@ -107,10 +107,10 @@ def test_requests_that_fail_are_made_again(object_server, object_root, how, work
     ],
 )
 def test_what_goes_on_failing_is_an_error_that_names_url_cause_and_remedy(
-    object_server, object_root, impatient, how, said
+    object_proxy, object_root, impatient, how, said
 ) -> None:
     one = object_root / "one"
-    with object_server.proxy.spoiling(lambda method, target: how):
+    with object_proxy.spoiling(lambda method, target: how):
         for work in (one.read_bytes, one.is_file, lambda: one.put(b""), lambda: one.create(b""), one.is_dir):
             with pytest.raises(StoreError, match=re.escape(str(object_root))) as caught:
                 work()

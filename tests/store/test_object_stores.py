@@ -100,15 +100,15 @@ def test_a_store_grows(object_root, example, kit) -> None:
         extend(path, images=smaller.spec.images)
 
 
-def test_one_layer_of_a_thousand_images_takes_two_requests_a_shard(object_server, object_root, kit) -> None:
+def test_one_layer_of_a_thousand_images_takes_two_requests_a_shard(object_proxy, object_root, kit) -> None:
     layout = TokenLayout(cls=1, registers=0, rows=4, columns=4)
     example = kit.make_example(layout, images=1000, channels=8, layers=tuple(range(6)), block=64)
     path = example.make(object_root / "a.zarr")
     blocks = 16
-    with object_server.proxy.counted() as opening:
+    with object_proxy.counted() as opening:
         reader = StoreReader(path)
         assert len(reader.images) == 1000
-    with object_server.proxy.counted() as requests:
+    with object_proxy.counted() as requests:
         found = reader.read("patches", 4, 0, 1000)
     np.testing.assert_array_equal(found, example.values["patches"][:, 4])
     kinds = Counter(
@@ -121,14 +121,14 @@ def test_one_layer_of_a_thousand_images_takes_two_requests_a_shard(object_server
     assert sorted(ranges) == [5 * chunk, *[8 * chunk] * 15], "each is a whole state of a block, and no more"
     # The root document, then a listing and the content of each of: layer, ids, digests, labels, names.
     assert len(opening) == 12
-    with object_server.proxy.counted() as requests:
+    with object_proxy.counted() as requests:
         reader.read("patches", 4, 100, 900)
         reader.read("patches", 3, 0, 64)
         reader.read_layers("patches", [0, 1, 2], 64, 128)
     assert len(requests) == 2, "what is in memory is not fetched again, and neighbouring states by one request"
 
 
-def test_memory_does_not_grow_with_images(object_server, object_root, kit, monkeypatch) -> None:
+def test_memory_does_not_grow_with_images(object_proxy, object_root, kit, monkeypatch) -> None:
     example = kit.make_example(images=40, channels=64, block=4)
     path = example.make(object_root / "a.zarr")
     state = 4 * 6 * 64 * 2 + 4
@@ -140,7 +140,7 @@ def test_memory_does_not_grow_with_images(object_server, object_root, kit, monke
             np.testing.assert_array_equal(reader.read("patches", 1, first, first + 4), expected)
             held = sum(shard.held_bytes for shard in reader._shards._shards.values())
             assert held <= 3 * state
-    with object_server.proxy.counted() as requests:
+    with object_proxy.counted() as requests:
         reader.read("patches", 1, 0, 4)
     assert len(requests) == 2, "it was let go of, and is checked again"
     reader.read("patches", 1, 0, 40)
@@ -223,7 +223,7 @@ def test_there_is_no_store_before_its_root_document(object_root, example, monkey
     assert objects(path) == {}
 
 
-def test_a_block_is_as_it_was_where_a_shard_cannot_be_put(object_server, object_root, example) -> None:
+def test_a_block_is_as_it_was_where_a_shard_cannot_be_put(object_proxy, object_root, example) -> None:
     path = object_root / "a.zarr"
     create(path, example.spec)
     example.fill(path, [1])
@@ -232,7 +232,7 @@ def test_a_block_is_as_it_was_where_a_shard_cannot_be_put(object_server, object_
         return "deny" if method == "PUT" and "patches/c.1" in target else None
 
     writer = StoreWriter(path)
-    with object_server.proxy.spoiling(refused), pytest.raises(StoreError, match=r"patches/c\.1.*access is denied"):
+    with object_proxy.spoiling(refused), pytest.raises(StoreError, match=r"patches/c\.1.*access is denied"):
         writer.write_block(1, example.arrays(1, [0, 1], example.spec.token_types, 10), [0, 1])
     example.check(path, [1])
     example.fill(path)
