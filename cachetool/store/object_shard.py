@@ -121,6 +121,10 @@ class ObjectShard(Shard):
         self.bring([layer])
         return self._windows[layer].result()
 
+    def _shared_window(self, layers: Sequence[int]) -> Window | None:
+        windows = [self._window(layer) for layer in layers]
+        return windows[0] if all(window[0] is windows[0][0] for window in windows) else None
+
 
 def open_shard(
     path: Place, layout: ShardLayout, promised: Promised | None = None, sizes: Collection[int] | None = None

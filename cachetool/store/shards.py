@@ -164,6 +164,10 @@ class Shard(ABC):
     def _window(self, layer: int) -> tuple[memoryview, int]:
         """Bytes that hold the chunks of a layer, and the place in the shard at which they begin."""
 
+    def _shared_window(self, layers: Sequence[int]) -> tuple[memoryview, int] | None:
+        """The same for several layers; None where they are not in one piece."""
+        return self._window(layers[0])
+
     def encoded_chunk(self, layer: int, chunk: int) -> memoryview:
         """A stored chunk with its checksum, unchecked."""
         window, begin = self._window(layer)
@@ -210,9 +214,10 @@ class Shard(ABC):
         """
         if not layers or not self._present[chunk, list(layers)].all():
             return None
-        window, begin = self._window(layers[0])
-        if any(self._window(layer)[0] is not window for layer in layers[1:]):  # fetched one by one
+        shared = self._shared_window(layers)
+        if shared is None:
             return None
+        window, begin = shared
         offsets = self._offsets[chunk, list(layers)].astype(np.int64)
         steps = np.diff(offsets)
         if len(steps) and (steps != steps[0]).any():
