@@ -212,7 +212,7 @@ class Shard(ABC):
         None where the layers do not lie at even distances, or where one is not stored. One copy from such a view takes
         a third of the time of a copy per layer where chunks are small: what Python does per chunk is most of it.
         """
-        if not layers or not self._present[chunk, list(layers)].all():
+        if not self._present[chunk, list(layers)].all():
             return None
         shared = self._shared_window(layers)
         if shared is None:
