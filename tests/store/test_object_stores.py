@@ -129,13 +129,13 @@ def test_one_layer_of_a_thousand_images_takes_two_requests_a_shard(object_proxy,
 
 
 def test_memory_does_not_grow_with_images(object_proxy, object_root, kit, monkeypatch) -> None:
-    example = kit.make_example(images=40, channels=64, block=4)
+    example = kit.make_example(images=20, channels=64, block=4)
     path = example.make(object_root / "a.zarr")
     state = 4 * 6 * 64 * 2 + 4
     monkeypatch.setattr(open_shards, "FETCHED_BYTES", 3 * state)
     reader = StoreReader(path)
     for _ in range(2):
-        for first in range(0, 40, 4):
+        for first in range(0, 20, 4):
             expected = example.values["patches"][first : first + 4, 1]
             np.testing.assert_array_equal(reader.read("patches", 1, first, first + 4), expected)
             held = sum(shard.held_bytes for shard in reader._shards._shards.values())
@@ -143,8 +143,8 @@ def test_memory_does_not_grow_with_images(object_proxy, object_root, kit, monkey
     with object_proxy.counted() as requests:
         reader.read("patches", 1, 0, 4)
     assert len(requests) == 2, "it was let go of, and is checked again"
-    reader.read("patches", 1, 0, 40)
-    reader.read_layers("patches", [0, 1, 2, 3], 0, 40)
+    reader.read("patches", 1, 0, 20)
+    reader.read_layers("patches", [0, 1, 2, 3], 0, 20)
     example.check(path)
 
 

@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch) -> None:
     def vanished(*_: object, **__: object) -> bytes:
         raise FileNotFoundError
 
-    monkeypatch.setattr(tables, "read_regular", vanished)
+    monkeypatch.setattr(tables, "read_own", vanished)
     assert (read_table(folder, document) == -1).all(), "of a block that was made unfinished meanwhile"
 
 
