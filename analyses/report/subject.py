@@ -150,7 +150,8 @@ def _results(cache: xr.Dataset) -> tuple[dict[str, xr.Dataset], list[str]]:
     key = json.dumps(cache.attrs["key"], sort_keys=True)
     found: dict[str, xr.Dataset] = {}
     stale = []
-    for file in sorted(analyses_directory(store_path(cache)).glob("*.nc")):
+    files: list[Place] = sorted(analyses_directory(store_path(cache)).glob("*.nc"))
+    for file in files:
         try:
             result = read_netcdf(file)
         except (OSError, ValueError, KeyError) as error:

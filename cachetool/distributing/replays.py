@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cachetool.distributing.calibration import summarize_on
@@ -129,7 +130,7 @@ class ClusterReplayer:
                 settings,
                 cache=settings.cache.absolute(),
                 calibration=_absolute(settings.calibration),
-                weights=_absolute(settings.weights),
+                weights=None if settings.weights is None else Path(settings.weights).absolute(),
             ),
         )
         self._described = cluster.open(self._job)

@@ -152,7 +152,7 @@ def living_owners(path: Place) -> list[Owner]:
 
 def owners(path: Place) -> list[tuple[Place, Owner]]:
     """The lock files of a store and who made them, dead or alive. Raises `StoreError` for one that cannot be read."""
-    files: list[Place] = sorted((path / PRIVATE / "locks").glob("*.lock"))  # type: ignore[type-var]
+    files: list[Place] = sorted((path / PRIVATE / "locks").glob("*.lock"))
     found = [(file, _read(file)) for file in files]
     return [(file, owner) for file, owner in found if owner is not None]
 

@@ -11,7 +11,8 @@ import json
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 from cachetool.errors import DamagedError
 from cachetool.objects import ObjectPath, Place
@@ -83,6 +84,10 @@ class Record:
         return json.dumps(document, indent=1, ensure_ascii=False).encode()
 
 
+@overload
+def records_folder(store: Path) -> Path: ...
+@overload
+def records_folder(store: ObjectPath) -> ObjectPath: ...
 def records_folder(store: Place) -> Place:
     """The folder that holds the records of a store."""
     return store / PRIVATE / "blocks"
