@@ -36,6 +36,7 @@ from cachetool.store import StoreReader, StoreSpec, storage_dtype
 TIMED_PASSES = 3
 
 TRIAL_BYTES = 2**23
+"""Size of the object by which the speed of an object store is measured."""
 
 
 @dataclass(frozen=True)
