@@ -40,6 +40,12 @@ def test_nothing_to_extend_changes_nothing(path, example, kit) -> None:
     assert kit.tree(path) == before
 
 
+def test_no_arrays_to_add_change_nothing(path, kit) -> None:
+    before = kit.tree(path), (path / "zarr.json").stat().st_mtime_ns
+    StoreWriter(path).write_image_arrays({})
+    assert (kit.tree(path), (path / "zarr.json").stat().st_mtime_ns) == before
+
+
 def test_tables_longer_than_a_chunk_grow(tmp_path, kit) -> None:
     example = kit.make_example(images=1, channels=1, layers=(0,), block=256)
     path = tmp_path / "long.zarr"

@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from cachetool.errors import StoreError
-from cachetool.store import create, lock
+from cachetool.store import create, holds, lock, lock_path
 from cachetool.store.documents import read_json
 from cachetool.store.lock import Owner, exclusive, living_owners
 
@@ -94,6 +95,20 @@ def test_a_lock_says_who_holds_it(path) -> None:
         assert owner.age.endswith(" ago)")
         assert [file.name for file in (path / ".cachetool" / "locks").iterdir()] == ["extract.lock"]
     assert living_owners(path) == []
+
+
+def test_a_lock_that_is_shared_is_held_by_whom_it_was_given_to_until_it_is_given_back(path) -> None:
+    with lock(path, "extract", shared=True) as owner:
+        assert owner.shared
+        assert living_owners(path) == [owner]
+        assert lock_path(path, owner) == path / ".cachetool" / "locks" / "extract.lock"
+        assert holds(path, owner)
+        assert not holds(path, replace(owner, process=owner.process + 1)), "taken over by another process"
+        assert not holds(path, replace(owner, shared=False))
+    assert not holds(path, owner)
+    with lock(path, "extract") as alone:
+        assert not alone.shared
+        assert not holds(path, owner)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cachetool.errors import StoreError
 from cachetool.store import StoreReader, StoreWriter, create, extend, lock, progress, share
+from cachetool.store.lock import owners
 
 BEGAN = 1_000_000_000
 """When locks were taken, in seconds since 1970."""
@@ -145,6 +146,21 @@ def test_clocks_that_jump_spoil_an_estimate_and_nothing_else(path, example, seco
     assert (part.blocks_done, part.job.owner.process) == (len(seconds), 7)
     assert part.job.images_per_second == (None if rate is None else pytest.approx(rate, rel=1e-3))
     assert part.seconds_left == (None if left is None else pytest.approx(left, rel=1e-3))
+
+
+def test_a_lock_that_is_given_back_while_others_look_tells_no_rate(path, example, monkeypatch) -> None:
+    file = held_by(path, "extract")
+    write(path, example, {0: 5})
+
+    def given_back(store: Path):
+        found = owners(store)
+        file.unlink()
+        return found
+
+    monkeypatch.setattr(sys.modules["cachetool.store.progress"], "owners", given_back)
+    (part,) = look(path).parts
+    assert (part.blocks_done, part.job.owner.process) == (1, 7)
+    assert (part.job.images_per_second, part.job.seconds_since_block) == (None, None)
 
 
 def test_the_last_block_of_the_future_has_no_age(path, example) -> None:
