@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 import pytest
+import zarr
 
 from cachetool.edits import Calibration
 from cachetool.errors import DamagedError, InvalidEditError
@@ -129,6 +130,13 @@ def test_arrays_are_no_larger_than_their_type_says(path, monkeypatch):
 def test_documents_of_zarr_format_2_beside_are_passed_over(path):
     (path / ".zgroup").write_text('{"zarr_format": 2}')
     assert Calibration.read(path).layers == (2, 5)
+
+
+def test_what_is_written_is_of_zarr_format_3_whatever_the_default(tmp_path):
+    with zarr.config.set({"default_zarr_format": 2}):
+        Calibration(ARRAYS, {}, {}).write(tmp_path / "a.zarr")
+        assert Calibration.read(tmp_path / "a.zarr").layers == (2, 5)
+    assert not list(tmp_path.rglob(".z*"))
 
 
 def test_all_that_was_not_calibrated_is_named(path):

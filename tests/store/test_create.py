@@ -16,13 +16,16 @@ from cachetool.store import StoreReader, StoreWriter, create
 
 
 def test_a_new_store_is_plain_zarr_full_of_nan(tmp_path, example) -> None:
-    path = tmp_path / "data set" / "model.zarr"
+    path = tmp_path / "caches" / "data set" / "model.zarr"
     create(path, example.spec)
     with xarray.open_zarr(path) as dataset:
         assert np.isnan(dataset.patches).all()
         assert not dataset.complete.any()
         assert dataset.readable.all()
         assert dataset.patches.dims == ("image", "layer", "patch", "channel")
+        assert [dataset[name].dims for name in ("layer", "token_type", "row", "col", "norm_weight", "norm_bias")] == [
+            (name,) for name in ("layer", "token_type", "patch", "patch", "channel", "channel")
+        ]
         assert set(dataset.coords) == {
             *("image_id", "content_sha256", "label", "class_name", "readable"),
             *("layer", "token_type", "row", "col"),

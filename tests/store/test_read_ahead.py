@@ -108,9 +108,16 @@ def test_items_come_in_order_and_no_more_are_begun_than_said() -> None:
 
 
 @pytest.mark.parametrize("items", [2, AHEAD])
-def test_items_are_worked_on_at_the_same_time(items) -> None:
+def test_items_are_worked_on_at_the_same_time_by_threads_that_say_what_for(items) -> None:
     together = threading.Barrier(items)
-    assert list(worked_on_ahead(lambda item: together.wait(60), range(items))) == list(range(items))
+    names: set[str] = set()
+
+    def work(item: int) -> None:
+        names.add(threading.current_thread().name)
+        together.wait(60)
+
+    assert list(worked_on_ahead(work, range(items))) == list(range(items))
+    assert names == {f"cachetool-read_{number}" for number in range(items)}
 
 
 def test_one_item_is_worked_on_where_it_is_asked_for() -> None:

@@ -107,8 +107,13 @@ def test_missing_chunks_read_as_the_fill_value_unless_they_are_required(tmp_path
     (folder / "c.2.0").unlink()
     with pytest.raises(DamagedError, match=r"a/c\.1\.0 is missing\."):
         read_table(folder, document, 3)
-    whole = table_document(NUMBERS, ("image", "layer"), chunk=2)
-    assert list(check_held(stored(tmp_path / "b", NUMBERS, whole), whole, 99)) == [0, 1]
+    pairs = table_document(NUMBERS, ("image", "layer"), chunk=2)
+    folder = stored(tmp_path / "b", NUMBERS, pairs)
+    assert list(check_held(folder, pairs, 99)) == [0, 1]
+    (folder / "c.1.0").unlink()
+    assert read_table(folder, pairs, 2).tolist() == [[1, 2], [3, 4], [-1, -1]], "the first chunk holds what is required"
+    with pytest.raises(DamagedError, match=r"b/c\.1\.0 is missing\."):
+        read_table(folder, pairs, 3)
 
 
 def test_only_names_of_chunks_are_looked_at_and_each_by_its_place(tmp_path) -> None:
