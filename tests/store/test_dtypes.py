@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachetool.store import DTYPES, beyond_range, from_float32, largest, to_float32
+from cachetool.store import DTYPES, beyond_range, from_float32, largest, storage_dtype, to_float32
+from cachetool.store.dtypes import fill_value, zarr_data_type, zarr_fill_value
 
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -34,6 +35,15 @@ def test_all_16_bit_patterns_decode_and_encode_back(dtype) -> None:
 
 def test_largest_is_the_largest_finite_value() -> None:
     assert {name: largest(name) for name in DTYPES} == {name: torch.finfo(TORCH[name]).max for name in DTYPES}
+
+
+def test_what_zarr_is_told_of_a_dtype_and_what_unfinished_data_reads_as() -> None:
+    assert [zarr_data_type(name) for name in DTYPES] == ["float32", "float16", "uint16"]
+    assert [zarr_fill_value(name) for name in DTYPES] == ["NaN", "NaN", 0x7FC0]
+    for name in DTYPES:
+        fill = fill_value(name)
+        assert fill.dtype == storage_dtype(name)
+        assert np.isnan(to_float32(np.full(3, fill), name)).all()
 
 
 def test_decoding_reads_views_that_may_not_be_written_and_fills_strided_targets() -> None:
