@@ -132,6 +132,8 @@ def test_pending_needs_every_state_of_every_type(path, example) -> None:
     writer = StoreWriter(path)
     assert writer.pending([1], ["cls"]) == writer.pending([], ["cls"]) == []
     assert writer.pending([1, 2], ["cls"]) == writer.pending([0], ["cls", "patches"]) == [0, 1, 2]
+    assert writer.pending([2], ["cls"], blocks=[2, 0]) == [2, 0], "of these blocks alone"
+    assert writer.pending([2], ["cls"], blocks=[]) == []
     os.truncate(path / "cls" / "c.1.0.0", 1)
     assert writer.pending([1], ["cls"]) == [1]
 
