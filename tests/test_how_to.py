@@ -25,6 +25,8 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "format.md", *sorted((ROOT / "docs"
 
 NOT_HERE = ("dinov2", "timm:", "CACHE")
 """Commands of the README that name weights or images which are not part of the package."""
+SLOW = ("cluster", "parts")
+"""Pages whose commands start processes, for ten seconds and more."""
 TAKE_MINUTES = ("study", "report")
 """Commands that have tests of their own, on small studies: tests/analyses/study and tests/analyses/report."""
 
@@ -38,7 +40,11 @@ def activations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.stem in SLOW else ()) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_a_page_does_what_it_says(
     page: Path,
     activations: Path,

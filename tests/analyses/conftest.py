@@ -44,9 +44,9 @@ def path_of(store: xr.Dataset) -> Path:
     return Path(store.attrs["cachetool_path"])
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _quick_package() -> Iterator[None]:
-    """All tests below load the embedded model once, and do not wait for the disk."""
+@pytest.fixture(scope="session", autouse=True)
+def _quick_session() -> Iterator[None]:
+    """From the first test below on, all load the embedded model once, and do not wait for the disk."""
     with quick():
         yield
 

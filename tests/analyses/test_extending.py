@@ -65,6 +65,7 @@ def documents(text: str) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_page_does_what_it_says(package: Path, tmp_path: Path) -> None:
     with quick():
         cache = cachetool.extract("tiny-reg", "shapes", limit=6, root=tmp_path / "root", workers=0)

@@ -15,18 +15,18 @@ TIMES = ("seconds",)
 """Facts that no two computations share; nor need they share the number of threads."""
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def distributed() -> Any:
     return pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def quick_session() -> Iterator[None]:
     with quick():
         yield
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cachetool.extraction.request.default_block", lambda *arguments: 4)
