@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from cachetool.errors import MissingDataError, StoreError, UnknownNameError
-from cachetool.objects import AnyPlace, ObjectPath, Place, is_url, place, remove_tree, worked_on
+from cachetool.errors import MissingDataError, UnknownNameError
+from cachetool.objects import AnyPlace, Place, is_url, place, worked_on
 
 DEFAULT_ROOT = "activations"
 
@@ -125,36 +125,3 @@ def find_cache(cache: AnyPlace | None, root: AnyPlace | None = None) -> Place:
     raise MissingDataError(
         f"no cache at {' or '.join(str(path) for path in dict.fromkeys(tried))}\ncaches below {base}:\n{listing}"
     )
-
-
-def check_removable(path: Place) -> None:
-    """Make sure that a path is a cache, run or calibration of ours.
-
-    Raises
-    ------
-    StoreError
-        It is something else; nothing was removed.
-    """
-    document = path / "zarr.json"
-    if path.is_symlink() or not document.is_file() or '"cachetool"' not in document.read_text(errors="replace"):
-        raise StoreError(f"{path} is not a cache, run or calibration of cachetool; nothing was removed")
-
-
-def remove_store(path: Place) -> None:
-    """Remove a run or calibration, or a cache with all that was made from it. Raises `StoreError`.
-
-    What was made from a cache goes with it: beside another cache of the same name it would pass for that one's.
-    """
-    check_removable(path)
-    if isinstance(path, ObjectPath):
-        (path / "zarr.json").unlink()  # first, so that what is left of it is no store
-    try:
-        for folder in (runs_directory, calibrations_directory, outcomes_directory, analyses_directory):
-            made = folder(path)
-            if made.is_dir():
-                remove_tree(made)
-        remove_tree(path)
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"{path} could not be removed as a whole ({error.strerror}: {error.filename})") from error

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import cachetool
-from cachetool import errors, places
+from cachetool import errors, places, removing
 from cachetool.backbones import load
 from cachetool.backbones.catalogue import resolve
 from cachetool.datasets import open_dataset
@@ -98,7 +98,7 @@ def _no_image(_: pytest.MonkeyPatch) -> None:
 @example(errors.StoreError)
 def _not_ours(_: pytest.MonkeyPatch) -> None:
     Path("photos").mkdir()
-    places.remove_store(Path("photos"))
+    removing.remove_store(Path("photos"))
 
 
 @example(errors.IncompleteError)

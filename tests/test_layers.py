@@ -15,7 +15,7 @@ LAYERS = (
     {"objects"},
     {"arithmetic", "environment", "places", "plugins", "provenance", "randomness"},
     {"datasets", "store"},
-    {"edits", "embedded", "images", "query"},
+    {"edits", "embedded", "images", "query", "removing"},
     {"accessor", "annotations", "backbones", "calibrating", "interchange", "samples", "streaming", "tree"},
     {"extraction"},
     {"replaying"},

@@ -35,19 +35,27 @@ def datasets() -> Offers:
 
 def caches(context: typer.Context) -> Offers:
     """Caches below the root, as DATASET/MODEL."""
+    from cachetool.objects import ObjectPath
     from cachetool.places import list_caches, list_runs, resolve_root
 
-    for cache in list_caches(resolve_root(context.params.get("root"))):
+    root = resolve_root(context.params.get("root"))
+    if isinstance(root, ObjectPath):  # a server may let the shell wait for a minute
+        return
+    for cache in list_caches(root):
         runs = len(list_runs(cache))
         yield f"{cache.parent.name}/{cache.stem}", f"{runs} {'run' if runs == 1 else 'runs'}"
 
 
 def stores(context: typer.Context, incomplete: str) -> Offers:
     """Caches below the root, and the runs of one whose name is typed with a dot after it."""
+    from cachetool.objects import ObjectPath
     from cachetool.places import list_caches, list_runs, resolve_root
 
+    root = resolve_root(context.params.get("root"))
+    if isinstance(root, ObjectPath):
+        return
     yield from caches(context)
-    for cache in list_caches(resolve_root(context.params.get("root"))):
+    for cache in list_caches(root):
         if incomplete.startswith(f"{cache.parent.name}/{cache.stem}."):
             for run in list_runs(cache):
                 yield f"{cache.parent.name}/{run.parent.name}/{run.name}", "a run"

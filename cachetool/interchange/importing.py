@@ -22,6 +22,7 @@ from cachetool.interchange.checking import Contents, check
 from cachetool.objects import AnyPlace, ObjectPath, Place, on_disk, taken
 from cachetool.store import SmallArray, StoreReader, StoreWriter, create, key_digest, storage_dtype
 from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
+from cachetool.store.object_folders import remove_whole
 
 UNREADABLE = "unreadable when the cache was made"
 """Why an image failed: exports say which ones did, not why."""
@@ -115,7 +116,7 @@ def _fill_in_place(path: ObjectPath, contents: Contents, file: Path, events: Eve
     try:
         return _fill(path, contents, file, events)
     except BaseException:
-        places.remove_store(path)
+        remove_whole(path)  # alone: runs that lie beside it were there before
         raise
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
 from typing import Any
+from urllib.parse import quote
 
 from cachetool.errors import StoreError
 from cachetool.packages import OBJECTS, require
@@ -45,6 +46,10 @@ class Replaced(Exception):  # noqa: N818 - no error: what is there now is looked
     """An object is another one by now than the one that was asked for."""
 
 
+_CONNECTED_IN: list[int] = []
+"""The process whose threads make the requests: they do not live on in a forked child, which would wait for ever."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What is known of an object without its content."""
@@ -67,6 +72,8 @@ class Bucket:
         from obstore.store import from_url
 
         self._scheme, self._name, self._module = scheme, name, obstore
+        if not _CONNECTED_IN:
+            _CONNECTED_IN.append(os.getpid())
         options: dict[str, Any] = {}
         if scheme == "s3":
             endpoint = next((os.environ[one] for one in _ENDPOINTS if os.environ.get(one)), None)
@@ -87,7 +94,7 @@ class Bucket:
     def below(self, prefix: str) -> Any:
         """A store of obstore for the objects below a prefix."""
         with self._errors(prefix):
-            return self._connect(self._url(prefix))
+            return self._connect(self._url(quote(prefix)))  # of a URL, obstore decodes what is escaped
 
     def head(self, key: str) -> Found:
         """What is known of an object. Raises `FileNotFoundError`."""
@@ -108,7 +115,15 @@ class Bucket:
         """The last bytes of an object, all of a shorter one. Raises `FileNotFoundError`."""
         with self._errors(key):
             try:
-                result = self._module.get(self._store, key, options={"range": {"suffix": length}})
+                if self._scheme == "az":  # has no ranges from the end
+                    known = self._module.head(self._store, key)
+                    first = max(int(known["size"]) - length, 0)
+                    if first == int(known["size"]):
+                        return memoryview(b""), _found(known)
+                    asked: Any = {"range": (first, int(known["size"])), "if_match": known["e_tag"]}
+                else:
+                    asked = {"range": {"suffix": length}}
+                result = self._module.get(self._store, key, options=asked)
             except self._module.exceptions.GenericError:
                 # Of an empty object no server has an end.
                 if _found(self._module.head(self._store, key)).size > 0:
@@ -141,7 +156,17 @@ class Bucket:
 
     def replace(self, key: str, content: bytes, tag: str | None) -> bool:
         """Write an object in place of the one with this tag; whether it was written."""
-        return self._put_if(key, content, {"e_tag": tag})
+        mode = {"e_tag": tag}
+        if self._scheme == "gs":  # compares numbers of versions, and no tags
+            try:
+                with self._errors(key):
+                    known = self._module.head(self._store, key)
+            except FileNotFoundError:
+                return False
+            if known["e_tag"] != tag:
+                return False
+            mode["version"] = known["version"]
+        return self._put_if(key, content, mode)
 
     def _put_if(self, key: str, content: bytes, mode: Any) -> bool:
         refusals = (self._module.exceptions.AlreadyExistsError, self._module.exceptions.PreconditionError)
@@ -182,6 +207,11 @@ class Bucket:
             except FileNotFoundError as error:  # some servers say so of single objects
                 if "NoSuchBucket" in str(error):
                     raise
+                one_by_one = keys if len(keys) > 1 else ()  # what came after the missing one may still be there
+            else:
+                one_by_one = ()
+        for key in one_by_one:
+            self.delete([key])
 
     def children(self, prefix: str) -> tuple[list[str], dict[str, Found]]:
         """Names directly below a prefix: those with more below them, and objects."""
@@ -204,14 +234,20 @@ class Bucket:
     def _errors(self, key: str) -> Iterator[None]:
         """Turn what obstore raises into `FileNotFoundError` or into a `StoreError` that says what to do."""
         exceptions = self._module.exceptions
+        if _CONNECTED_IN[0] != os.getpid():
+            raise StoreError(
+                f"{self._url(key)}: this process was forked from one that had used an object store, whose connections "
+                "do not work here; start processes by `spawn` or `forkserver`."
+            )
+        # Without their causes: a traceback would show the server's answer, and with it what was signed.
         try:
             yield
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
-                raise self._refusal(key, error) from error
-            raise FileNotFoundError(errno.ENOENT, "there is no such object", self._url(key)) from error
+                raise self._refusal(key, error) from None
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", self._url(key)) from None
         except exceptions.BaseError as error:
-            raise self._refusal(key, error) from error
+            raise self._refusal(key, error) from None
 
     def _refusal(self, key: str, error: Exception) -> StoreError:
         """What an error of obstore means, and what to do about it."""
@@ -263,7 +299,3 @@ def _profile() -> Any:
 def connected(scheme: str, name: str) -> Bucket:
     """The bucket of a name, connected once a process."""
     return Bucket(scheme, name)
-
-
-if hasattr(os, "register_at_fork"):  # connections and their threads do not live on in a child
-    os.register_at_fork(after_in_child=connected.cache_clear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import total_ordering
@@ -10,6 +11,8 @@ from typing import Any
 
 from cachetool.errors import UnknownNameError
 from cachetool.objects.bucket import SCHEMES, Bucket, Found, connected
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @total_ordering
@@ -25,7 +28,7 @@ class ObjectPath:
         """
         scheme, separator, rest = url.partition("://")
         bucket, *parts = rest.split("/")
-        if not separator or scheme not in SCHEMES or not bucket:
+        if not separator or scheme not in SCHEMES or not _BUCKET.fullmatch(bucket):
             known = ", ".join(f"{one}://BUCKET/PREFIX" for one in SCHEMES)
             raise UnknownNameError(f"{url}: expected {known}, or a local directory")
         if any(part in ("..", ".") for part in parts):

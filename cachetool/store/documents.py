@@ -27,13 +27,15 @@ DATA_TYPES = (*_TYPES, "float16", "float32", "float64")
 """Zarr data types of the arrays of a store."""
 
 
-def read_json(path: Place) -> dict[str, Any]:
+def read_json(path: Place, content: bytes | None = None) -> dict[str, Any]:
     """A JSON object from a file of a store: every name once, finite numbers, text that can be written again.
+
+    `content` is that of the file, where it was read before.
 
     Raises `FileNotFoundError` or `NotADirectoryError` where there is none, `DamagedError` naming the file otherwise.
     """
     try:
-        encoded = read_own(path)
+        encoded = read_own(path) if content is None else content
         document = json.loads(encoded, object_pairs_hook=_unique)
         # Finds what json.loads lets pass: NaN and infinity, 1e999 among them, and halves of surrogate pairs.
         json.dumps(document, ensure_ascii=False, allow_nan=False).encode()

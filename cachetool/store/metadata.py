@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cachetool.errors import DamagedError, MissingDataError, StoreError
-from cachetool.objects import Place
+from cachetool.objects import ObjectPath, Place
 from cachetool.store.atomic import write_atomically
 from cachetool.store.consistency import entry_problems, size_problems
 from cachetool.store.documents import array_problems, is_integer, name_problem, read_json, shown
@@ -157,7 +157,12 @@ class Root:
         """Read it. Raises `MissingDataError`, `DamagedError`, or `StoreError` for what is no store of this format."""
         self.path = path
         try:
-            self.document: Document = read_json(path / ROOT)
+            document = path / ROOT
+            content: bytes | None = None
+            self._tag: str | None = None
+            if isinstance(document, ObjectPath):
+                content, self._tag = document.read_tagged()
+            self.document: Document = read_json(document, content)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingDataError(f"There is no store at {path}: it has no {ROOT}.") from error
         attributes = self.document.get("attributes")
@@ -236,7 +241,19 @@ class Root:
         """Replace the root document by what `attributes` and `arrays` now say. Raises `StoreError`."""
         arrays = {name: self.arrays[name] for name in sorted(self.arrays)}
         self.document = root_document(self.attributes | {"coordinates": coordinates(arrays)}, arrays)
-        write_document(self.path, self.document)
+        document = self.path / ROOT
+        if not isinstance(document, ObjectPath) or self._tag is None:
+            write_document(self.path, self.document)
+            return
+        # Whoever stood still for long may have lost the right to change it without a sign.
+        content = encode_document(self.document)
+        written = document.replace(content, self._tag)
+        now, self._tag = document.read_tagged() if written else (b"", None)
+        if now != content:
+            raise StoreError(
+                f"{self.path} was changed by somebody else while this took long; nothing was overwritten. Run the same"
+                " command again."
+            )
 
 
 def coordinates(arrays: Mapping[str, Document]) -> str:

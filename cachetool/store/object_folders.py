@@ -42,6 +42,10 @@ def remove_below(path: ObjectPath) -> None:
 
 
 def remove_whole(path: ObjectPath) -> None:
-    """Remove a store: its root document first, so that it is not taken for one any more."""
-    (path / ROOT).unlink()
-    path.remove_tree()
+    """Remove a store: its root document first, so that it is not taken for one any more.
+
+    Nobody makes one there meanwhile, which would be removed too.
+    """
+    with guarded(path):
+        (path / ROOT).unlink()
+        remove_below(path)

@@ -40,12 +40,17 @@ class OpenShards:
         self._finished = finished
         self._verify = verify
         self._fetches = isinstance(store.path, ObjectPath)
-        self.ahead = FETCHED_AHEAD if self._fetches else AHEAD
-        """Blocks that are worth being read at the same time."""
         self._shards: OrderedDict[tuple[str, int], Shard] = OrderedDict()
         self._checked: dict[tuple[str, int], tuple[tuple[int, ...], npt.NDArray[np.bool_]]] = {}
         self._views: dict[tuple[str, tuple[int, ...]], Views] = {}
         self._guard = Lock()
+
+    def ahead(self, token_type: str, states: int) -> int:
+        """Blocks that are worth being read at the same time, beside the one in hand; none where memory has no room."""
+        if not self._fetches:
+            return AHEAD
+        layout = self._store.geometry.shard_layout(token_type)
+        return min(FETCHED_AHEAD, FETCHED_BYTES // (states * layout.chunks * layout.chunk_bytes) - 1)
 
     def get(self, token_type: str, block: int, index: int) -> Shard:
         """The mapped shard of a block, opened again where it was replaced by one with more states.
@@ -129,6 +134,9 @@ class OpenShards:
         """A whole inner chunk as a view of the file, (image, token, channel). Raises `DamagedError`."""
         geometry = self._store.geometry
         shard = self.get(token_type, block, index)
+        if self._fetches and not shard.checked[chunk, index]:
+            self.bring(token_type, block, [index], slice(chunk, chunk + 1))
+            shard = self.get(token_type, block, index)
         if self._verify and shard.has(index, chunk) and not shard.intact(index, chunk):
             # Another process may have written the block again since its record was read.
             self._close(token_type, block)

@@ -311,7 +311,7 @@ class StoreReader:
             self._shards.bring(token_type, block, indices, chunks(block))
 
         unread = not all(self._shards.was_read(token_type, block, indices, chunks(block)) for block in blocks)
-        for block in worked_on_ahead(bring, blocks, self._shards.ahead) if unread else blocks:
+        for block in worked_on_ahead(bring, blocks, self._shards.ahead(token_type, len(indices))) if unread else blocks:
             wanted = chunks(block)
             yield from ((block, chunk) for chunk in range(wanted.start, wanted.stop))
 

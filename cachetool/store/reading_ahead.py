@@ -19,7 +19,7 @@ def worked_on_ahead(work: Callable[[Item], object], items: Sequence[Item], ahead
 
     What `work` raises is raised here, in the place of its item.
     """
-    if len(items) < 2:  # nothing to do meanwhile: spare the thread
+    if len(items) < 2 or ahead < 1:  # nothing to do meanwhile: spare the thread
         for item in items:
             work(item)
             yield item

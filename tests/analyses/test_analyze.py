@@ -14,6 +14,7 @@ from analyses.analyze import analyze
 from analyses.tasks.states import read_state
 from cachetool import Edit
 from cachetool.errors import InvalidEditError, MissingDataError
+from cachetool.removing import remove_store
 from tests.analyses.conftest import EDITS, EVALUATED, TRAINING, Small
 
 
@@ -100,7 +101,7 @@ def test_the_cache_stands_in_where_the_unedited_replay_kept_too_little(small: Sm
         assert any("registers mean from 6: " in message for message in heard.messages)
         assert all("holds the states 12, not 7" in message for message in heard.messages)
     finally:
-        cachetool.places.remove_store(cachetool.query.store_path(run))
+        remove_store(cachetool.query.store_path(run))
 
 
 def test_a_training_cache_is_handed_over(small: Small) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from cachetool.errors import DamagedError, IncompleteError, MissingDataError, StoreError, UnknownNameError
-from cachetool.interchange import export_file, import_file
+from cachetool.interchange import export_file, import_file, importing
+from cachetool.store.object_folders import make_whole
 
 Spoil = Callable[[Any], None]
 
@@ -170,7 +171,8 @@ def test_what_cannot_be_exported(cache: Path, tmp_path: Path) -> None:
 
 CHILD = """
 import os, signal, sys
-from cachetool.interchange import export_file, import_file
+from cachetool.interchange import export_file, import_file, importing
+from cachetool.store.object_folders import make_whole
 from cachetool.store import StoreReader, StoreWriter
 calls = []
 def dying(original):
@@ -220,3 +222,19 @@ def test_a_disk_that_takes_no_more(cache: Path, tmp_path: Path) -> None:
     assert "Cannot write" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.glob("a.h5*")) == []
+
+
+def test_an_interrupted_import_into_an_object_store_leaves_runs_that_lay_there(object_root, monkeypatch) -> None:
+    root = {"zarr.json": b'{"cachetool": 1}'}
+    run = object_root / "d" / "m.runs" / "r.zarr"
+    make_whole(run, root)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importing, "_create", lambda path, *_: make_whole(path, root))
+    monkeypatch.setattr(importing, "_fill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        importing._fill_in_place(object_root / "d" / "m.zarr", None, None, None)
+    assert not (object_root / "d" / "m.zarr" / "zarr.json").is_file()
+    assert (run / "zarr.json").is_file()

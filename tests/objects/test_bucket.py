@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import traceback
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -136,3 +139,31 @@ def test_a_profile_of_aws_gives_credentials(object_root, tmp_path, monkeypatch) 
     bucket.connected.cache_clear()
     (object_root / "one").put(b"by profile")
     assert (object_root / "one").read_bytes() == b"by profile"
+
+
+def test_a_traceback_does_not_show_what_the_server_answered(object_root: Any) -> None:
+    bucket = object_root.bucket
+    answer = "status code: 403 Forbidden: <CanonicalRequest>x-amz-security-token:very-secret</CanonicalRequest>"
+    with pytest.raises(StoreError) as caught, bucket._errors("key"):
+        raise bucket._module.exceptions.PermissionDeniedError(answer)
+    assert "very-secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_forked_process_is_refused_and_does_not_wait_for_ever(object_root: Any) -> None:
+    (object_root / "a").put(b"1")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            (object_root / "a").read_bytes()
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    assert said.startswith("StoreError: s3://bucket/")
+    assert "start processes by `spawn` or `forkserver`" in said
+    assert (object_root / "a").read_bytes() == b"1"

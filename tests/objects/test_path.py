@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zarr
+from zarr.storage import ObjectStore
 
 from cachetool.errors import UnknownNameError
 from cachetool.objects import ObjectPath, is_url, on_disk, place, worked_on
@@ -83,3 +86,19 @@ def test_work_keeps_its_order(object_root) -> None:
     assert worked_on(str, [], object_root) == []
     with pytest.raises(ZeroDivisionError):
         worked_on(lambda number: 1 // number, [1, 0], object_root)
+
+
+@pytest.mark.parametrize("key", ["a b", "a%20b", "a?b", "a#b", "ä", "a+b", "a~b", "a[b]"])
+def test_keys_of_any_letters_are_the_same_to_all(object_root: Any, key: str) -> None:
+    path = ObjectPath(f"{object_root}/{key}/a.zarr")
+    zarr.create_array(ObjectStore(path.bucket.below(path.key)), shape=(2,), dtype="int8")
+    assert (path / "zarr.json").is_file()
+    assert [str(one) for one in path.parent.iterdir()] == [str(path)]
+    path.remove_tree()
+    assert list(path.walk_objects()) == []
+
+
+@pytest.mark.parametrize("url", ["s3://my bucket/x", "s3://[x", "s3://bücket", "s3://-x"])
+def test_names_that_no_bucket_has_are_refused(url: str) -> None:
+    with pytest.raises(UnknownNameError, match="expected s3://BUCKET/PREFIX"):
+        ObjectPath(url)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import cachetool
 from cachetool import Edit
-from cachetool.places import remove_store
+from cachetool.removing import remove_store
 from cachetool.replaying import Run, replay_edits
 from tests.reference.expected_values import Intact, changes_of, chosen_tokens, cyclic_donors
 from tests.reference.hooked_forward import hooked_forward, relative_rms

@@ -13,7 +13,7 @@ from PIL import Image
 from threadpoolctl import threadpool_info
 
 import cachetool
-from cachetool import Edit, places
+from cachetool import Edit, places, removing
 from cachetool.backbones import load
 from cachetool.edits.calibration import Reference
 from cachetool.edits.meter import Distances, FittedReference, Meter
@@ -329,7 +329,7 @@ def test_second_cache_that_was_made_anew_gives_a_new_run(tmp_path: Path) -> None
     other = cachetool.extract("tiny-reg", f"imagefolder:{tmp_path / 'other'}", **options).attrs["cachetool_path"]
     edit = Edit("registers", f"patch:same@{other}", 6)
     (first,) = replay_edits(cache, [edit])
-    places.remove_store(Path(other))
+    removing.remove_store(Path(other))
     for path in (tmp_path / "other").glob("*/*.png"):
         with Image.open(path) as image:
             turned = image.rotate(180)

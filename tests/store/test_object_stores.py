@@ -17,7 +17,7 @@ import xarray as xr
 
 from cachetool.errors import DamagedError, IncompleteError, KeyMismatchError, MissingDataError, StoreError
 from cachetool.objects import tree_bytes, zarr_store
-from cachetool.places import remove_store
+from cachetool.removing import remove_store
 from cachetool.store import (
     SmallArray,
     StateDigests,
@@ -27,8 +27,10 @@ from cachetool.store import (
     check_tables,
     create,
     extend,
+    object_lock,
     open_shards,
 )
+from cachetool.store.extend import merge_facts
 from cachetool.store.object_shard import ObjectShard
 from cachetool.tokens import TokenLayout
 
@@ -292,3 +294,41 @@ def test_a_process_killed_at_random_moments(object_root, tmp_path, kit) -> None:
                     break
         assert objects(path) == expected
         example.check(path)
+
+
+def test_memory_is_bounded_where_single_tokens_are_read(object_root, kit, monkeypatch) -> None:
+    path = kit.make_example(images=40, channels=64, block=4).make(object_root / "a.zarr")
+    state = 4 * 6 * 64 * 2 + 4
+    monkeypatch.setattr(open_shards, "FETCHED_BYTES", 2 * state)
+    reader = StoreReader(path)
+    reader.read_tokens("patches", 1, np.arange(40), np.zeros(40, int))
+    assert sum(shard.held_bytes for shard in reader._shards._shards.values()) <= 2 * state
+
+
+@pytest.mark.parametrize("states", [1, 4])
+def test_nothing_is_fetched_twice_where_memory_holds_few_blocks(
+    object_proxy, object_root, kit, monkeypatch, states
+) -> None:
+    path = kit.make_example(images=80, channels=64, block=4).make(object_root / "a.zarr")
+    monkeypatch.setattr(open_shards, "FETCHED_BYTES", 4 * states * (4 * 6 * 64 * 2 + 4))
+    reader = StoreReader(path)
+    assert reader.complete.all()  # done records are read now
+    with object_proxy.counted() as requests:
+        reader.read_layers("patches", range(states), 0, 80)
+    assert len(requests) == 2 * 20  # an index and a range of each shard
+
+
+def test_who_lost_the_guard_overwrites_nothing(object_root, kit, monkeypatch) -> None:
+    path = kit.make_example(images=4, channels=8, block=4).make(object_root / "a.zarr")
+
+    def stalled(_now):
+        with monkeypatch.context() as patch:
+            patch.setattr(object_lock, "ABANDONED_SECONDS", 0.3)
+            merge_facts(path, {"theirs": 2})
+        return {"ours": 1}
+
+    with pytest.raises(StoreError, match="changed by somebody else"):
+        merge_facts(path, stalled)
+    facts = StoreReader(path).spec.facts
+    assert facts["theirs"] == 2
+    assert "ours" not in facts

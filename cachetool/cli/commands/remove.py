@@ -16,7 +16,7 @@ def command(
 ) -> None:
     """Remove runs or calibrations, or caches together with all their runs and calibrations."""
     from cachetool.objects import place
-    from cachetool.places import check_removable, remove_store
+    from cachetool.removing import check_removable, remove_store
 
     found = [place(path) for path in paths]
     for path in found:
