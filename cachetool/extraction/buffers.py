@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from cachetool.errors import RangeError
+from cachetool.extraction.copies import Copies
 from cachetool.tokens import TokenLayout
 
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -35,12 +36,13 @@ class BlockBuffer:
         self._layout = layout
         self._row = {layer: row for row, layer in enumerate(layers)}
         self._dtype = dtype
-        self._device = device or torch.device("cpu")
+        device = device or torch.device("cpu")
+        self._copies = Copies(device)
         self._tensors = {
             name: torch.empty(
                 (len(layers), images, layout.count(name), channels),
                 dtype=TORCH_DTYPES[dtype],
-                pin_memory=self._device.type == "cuda",
+                pin_memory=device.type == "cuda",
             )
             for name in token_types
         }
@@ -84,7 +86,7 @@ class BlockBuffer:
         together = int(images[-1]) - first == count - 1
         for tensor, tokens in zip(self._tensors.values(), stored, strict=True):
             if together:
-                tensor[row, first : first + count].copy_(tokens.to(tensor.dtype), non_blocking=True)
+                self._copies.copy(tensor[row, first : first + count], tokens.to(tensor.dtype))
             else:
                 tensor[row].index_copy_(0, images, tokens.to(tensor.dtype).cpu())
 
@@ -104,6 +106,7 @@ class BlockBuffer:
 
     def erase(self, image: npt.NDArray[np.int64], position: npt.NDArray[np.int64]) -> None:
         """Set tokens to NaN at every layer: they are not there. `image` and `position` in the sequence, (pair,)."""
+        self._copies.wait()
         for name, tensor in self._tensors.items():
             places = range(*self._layout.slice(name).indices(self._layout.tokens))
             inside = (position >= places.start) & (position < places.stop)
@@ -111,8 +114,7 @@ class BlockBuffer:
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The block as NumPy arrays in the form that the writer takes; bfloat16 as its uint16 bits."""
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()  # copies may be on their way
+        self._copies.wait()
         lacking = torch.from_numpy(~self._stored)
         for tensor in self._tensors.values() if lacking.any() else ():
             tensor[lacking] = torch.nan

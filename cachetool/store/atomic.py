@@ -31,6 +31,14 @@ _ADVICE = {
     errno.ENOENT: "its folder is gone; was the store moved or removed meanwhile?",
 }
 
+WRITE_BACK = 4 * 2**20
+"""Bytes after which Linux is told that they are not needed in memory, which has it begin to write them to the disk.
+
+The disk then works while the next ones are encoded, and `fsync` has little left to do: a block of 80 MB took 72 ms in
+place of 98, a raw file 67 (medians of 12 in turns; 73 with 8 MiB, 79 with 16). Of the pages, which are being written by
+then, 95 to 100 % stayed in memory.
+"""
+
 
 def temporary_name(path: Path) -> Path:
     """The temporary sibling under which this process prepares `path`."""
@@ -52,11 +60,16 @@ def storage_errors(path: Place) -> Iterator[None]:
 def write_file(path: Path, parts: Iterable[Buffer]) -> None:
     """Write and sync a file in one sequential pass. Not atomic by itself."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    written = begun = 0
     try:
         for part in parts:
             rest = memoryview(part)
             while rest:
-                rest = rest[os.write(descriptor, rest) :]
+                count = os.write(descriptor, rest)
+                rest, written = rest[count:], written + count
+            if written - begun >= WRITE_BACK and hasattr(os, "posix_fadvise"):  # not on macOS
+                os.posix_fadvise(descriptor, begun, written - begun, os.POSIX_FADV_DONTNEED)
+                begun = written
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -84,6 +84,21 @@ def test_a_write_that_is_cut_short_goes_on_where_it_stopped(tmp_path, monkeypatc
     assert (tmp_path / "a").read_bytes() == b"shorter"
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice on files")
+def test_large_files_go_to_the_disk_while_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int, int]] = []
+
+    def advised(descriptor: int, start: int, length: int, advice: int) -> None:
+        told.append((start, length, advice))
+        assert os.fstat(descriptor).st_size == start + length
+
+    monkeypatch.setattr("cachetool.store.atomic.WRITE_BACK", 10)
+    monkeypatch.setattr(os, "posix_fadvise", advised)
+    write_file(tmp_path / "a", [b"0123456", b"789", b"abc", b"defghijklmnopq", b"r"])
+    assert told == [(0, 10, os.POSIX_FADV_DONTNEED), (10, 17, os.POSIX_FADV_DONTNEED)]
+    assert (tmp_path / "a").read_bytes() == b"0123456789abcdefghijklmnopqr"
+
+
 def test_files_can_be_read_by_others_where_the_umask_lets_them_and_run_by_nobody(tmp_path) -> None:
     before = os.umask(0o022)
     try:
