@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,13 @@ import psutil
 import pytest
 
 from cachetool.store import StoreReader
+from tests.distributing.commands import finish, go_on, kill_one_worker, start, wait_until, worker_processes
 
 distributed = pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
 
 Contents = Callable[[Path], dict[str, Any]]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-COMMAND = """
-import cachetool.extraction.request as request
-request.default_block = lambda *arguments: 16
-from cachetool.cli import main
-main()
-"""
-HELD = """
-import pathlib, time
-import cachetool.distributing.cluster as cluster
-result = cluster._result
-def held(*arguments):
-    while not pathlib.Path("go on").exists():
-        time.sleep(0.05)
-    return result(*arguments)
-cluster._result = held
-"""
-"""The driver takes no result in before it may go on."""
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "200", "--workers", "1", "--layers", "6-12")
 REPLAY = ("replay", "--ablation", "zero", "--ablation", "shuffle", "--from-layer", "6,9")
 CLUSTER = ("--cluster", "local:2")
@@ -66,42 +50,12 @@ refit = true
 """
 
 
-def start(arguments: Sequence[str], folder: Path, before: str = "") -> subprocess.Popen[str]:
-    """A command in a folder of its own, in a process group of its own; `before` is run before it."""
-    folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("CACHETOOL_ROOT", None)
-    return subprocess.Popen(
-        [sys.executable, "-c", before + COMMAND, *arguments],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def succeed(arguments: Sequence[str], folder: Path) -> str:
-    text, _ = (process := start(arguments, folder)).communicate(timeout=600)
-    assert process.returncode == 0, text
-    return text
-
-
-def worker_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process(driver.pid).children(recursive=True) if "spawn_main" in str(child.cmdline())
-    ]
-
-
 def records(folder: Path, stores: str) -> int:
     return len(list(folder.glob(f"activations/{stores}/.cachetool/blocks/*.json")))
 
 
 def wait_for_blocks(process: subprocess.Popen[str], folder: Path, stores: str, count: int) -> None:
-    while records(folder, stores) < count:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.005)
-
-
-def kill_one_worker(process: subprocess.Popen[str]) -> None:
-    worker_processes(process)[0].kill()
+    wait_until(lambda: records(folder, stores) >= count, process)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +63,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All commands by one process each."""
     folder = tmp_path_factory.mktemp("single") / "one"
     for command in (EXTRACT, REPLAY):
-        succeed(command, folder)
+        finish(start(command, folder))
     return folder
 
 
@@ -118,12 +72,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
     """The same on two workers, of which one is killed when some blocks are there; with what each command printed."""
     folder = tmp_path_factory.mktemp("cluster") / "two"
     texts = {}
-    for command, stores in ((EXTRACT, "shapes/*.zarr"), (REPLAY, "shapes/*.runs/*.zarr")):
-        process = start((*command, *CLUSTER), folder)
+    for command, hold, stores in (
+        (EXTRACT, "tiny-reg.zarr", "shapes/*.zarr"),
+        (REPLAY, "tiny-reg.runs", "shapes/*.runs/*.zarr"),
+    ):
+        process = start((*command, *CLUSTER), folder, hold)
         wait_for_blocks(process, folder, stores, 3)
         kill_one_worker(process)
-        texts[command[0]], _ = process.communicate(timeout=600)
-        assert process.returncode == 0, texts[command[0]]
+        go_on(folder)
+        texts[command[0]] = finish(process)
     return folder, texts
 
 
@@ -145,12 +102,12 @@ def test_a_study_with_a_killed_worker(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "small.toml").write_text(STUDY)
-        process = start(("study", "small.toml", "--no-figures", *cluster), folder)
+        process = start(("study", "small.toml", "--no-figures", *cluster), folder, "shapes-train" if cluster else None)
         if cluster:
             wait_for_blocks(process, folder, "shapes-train/*.zarr", 2)
             kill_one_worker(process)
-        text, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, text
+            go_on(folder)
+        text = finish(process)
         if cluster:
             assert "lost worker" in text
     one, two = (tmp_path / name / "studies" / "small" / "table.csv" for name in ("one", "two"))
@@ -161,7 +118,7 @@ def test_a_study_with_a_killed_worker(tmp_path: Path) -> None:
 def test_interrupted(single: Path, tmp_path: Path, contents: Contents) -> None:
     """Ctrl-C reaches every process of the terminal, workers too."""
     folder = tmp_path / "two"
-    process = start((*EXTRACT, *CLUSTER), folder, HELD)  # so that it cannot be done before the signal comes
+    process = start((*EXTRACT, *CLUSTER), folder, "tiny-reg.zarr")
     wait_for_blocks(process, folder, "shapes/*.zarr", 3)
     workers = worker_processes(process)
     os.killpg(process.pid, signal.SIGINT)
@@ -175,21 +132,21 @@ def test_interrupted(single: Path, tmp_path: Path, contents: Contents) -> None:
     assert not list(folder.rglob("*partial*"))
     assert not list(folder.rglob("*.lock"))
     times = {file: file.stat().st_mtime_ns for file in folder.rglob("blocks/*.json")}
-    succeed(EXTRACT, folder)
+    finish(start(EXTRACT, folder))
     assert all(file.stat().st_mtime_ns == moment for file, moment in times.items())
     assert_same_cache(folder, single, contents)
 
 
 def test_the_driver_is_killed(single: Path, tmp_path: Path, contents: Contents) -> None:
     folder = tmp_path / "two"
-    process = start((*EXTRACT, *CLUSTER), folder)
+    process = start((*EXTRACT, *CLUSTER), folder, "tiny-reg.zarr")
     wait_for_blocks(process, folder, "shapes/*.zarr", 3)
     workers = worker_processes(process)
     process.kill()
     process.wait()
     assert process.stdout is not None
     process.stdout.close()
-    assert "blocks written" in succeed((*EXTRACT, *CLUSTER), folder)
+    assert "blocks written" in finish(start((*EXTRACT, *CLUSTER), folder))
     assert_same_cache(folder, single, contents)
     psutil.wait_procs(workers, timeout=60)
     assert not any(worker.is_running() for worker in workers)
@@ -197,15 +154,14 @@ def test_the_driver_is_killed(single: Path, tmp_path: Path, contents: Contents) 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "two"
-    process = start((*EXTRACT, *CLUSTER), folder, HELD)
+    process = start((*EXTRACT, *CLUSTER), folder, "tiny-reg.zarr")
     wait_for_blocks(process, folder, "shapes/*.zarr", 1)
     second = start(EXTRACT, folder)
     text, _ = second.communicate(timeout=120)
     assert second.returncode == 2, text
     assert f"is being written by another cachetool (extract: process {process.pid} on " in text.replace("\n", " ")
-    (folder / "go on").touch()
-    text, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, text
+    go_on(folder)
+    finish(process)
     assert StoreReader(folder / CACHE).complete[:, :, 6:].all()
 
 
@@ -244,7 +200,7 @@ def test_a_scheduler_and_a_worker_that_sees_another_root(tmp_path: Path, single:
             assert "worker good" not in text
             assert not (there / "activations").exists()
         with dask(*worker, "--name", "good", folder=here):
-            succeed(command, here)
+            finish(start(command, here))
     assert_same_cache(here, single, contents)
 
 
@@ -256,14 +212,15 @@ def test_the_scheduler_is_killed(tmp_path: Path, single: Path, contents: Content
         while not file.is_file():
             time.sleep(0.05)
         with dask("worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", folder=tmp_path):
-            process = start((*EXTRACT, "--cluster", str(file)), tmp_path)
+            process = start((*EXTRACT, "--cluster", str(file)), tmp_path, "tiny-reg.zarr")
             wait_for_blocks(process, tmp_path, "shapes/*.zarr", 3)
             scheduler.kill()
+            go_on(tmp_path)
             text, _ = process.communicate(timeout=300)
     assert process.returncode == 2, text
     assert "the scheduler was stopped, or the connection to it was lost" in " ".join(text.split())
     assert "Traceback" not in text
-    succeed(EXTRACT, tmp_path)
+    finish(start(EXTRACT, tmp_path))
     assert_same_cache(tmp_path, single, contents)
 
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+
+from tests.distributing.commands import finish, go_on, kill_one_worker, start, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-COMMAND = """
-import cachetool.extraction.request as request
-request.default_block = lambda *arguments: 16
-from cachetool.cli import main
-main()
-"""
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "160", "--workers", "1", "--layers", "6-12")
 STUDY = """
 name = "small"
@@ -44,31 +34,6 @@ from_layers = [6]
 """
 
 
-def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    (folder / "small.toml").write_text(STUDY)
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments],
-        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    text, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, text
-    return text
-
-
-def kill_one_worker(process: subprocess.Popen[str], store: Any) -> None:
-    """Half-way: when some blocks of a store are there."""
-    while len(list((store / ".cachetool" / "blocks").iterdir())) < 2:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    children = psutil.Process(process.pid).children(recursive=True)
-    next(child for child in children if "spawn_main" in str(child.cmdline())).kill()
-
-
 def contents(root: Any) -> dict[str, bytes]:
     """Shards, tables and flags below a root by relative name; of other files that they are there."""
     if isinstance(root, Path):
@@ -81,17 +46,24 @@ def contents(root: Any) -> dict[str, bytes]:
 
 
 def test_a_cache_and_a_study_with_a_killed_worker(object_root: Any, tmp_path: Path) -> None:
-    disk = tmp_path / "one" / "activations"
+    here, there = tmp_path / "one", tmp_path / "two"
+    disk = here / "activations"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "small.toml").write_text(STUDY)
     for command in (EXTRACT, ("study", "small.toml", "--no-figures")):
-        finish(start((*command, "--root", str(disk)), tmp_path / "one"))
-        process = start((*command, "--root", str(object_root), "--cluster", "local:2"), tmp_path / "two")
-        dataset = "shapes" if command is EXTRACT else "shapes-train"
-        kill_one_worker(process, object_root / dataset / "tiny-reg.zarr")
+        finish(start((*command, "--root", str(disk)), here))
+        cache = "shapes/tiny-reg.zarr" if command is EXTRACT else "shapes-train/tiny-reg.zarr"
+        process = start((*command, "--root", str(object_root), "--cluster", "local:2"), there, cache)
+        records = object_root / cache / ".cachetool" / "blocks"
+        wait_until(lambda records=records: len(list(records.iterdir())) >= 2, process)
+        kill_one_worker(process)
+        go_on(there)
         assert "lost worker" in finish(process)
     found, expected = contents(object_root), contents(disk)
     assert len(expected) > 150
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
-    one, two = (tmp_path / name / "studies" / "small" / "table.csv" for name in ("one", "two"))
+    one, two = (folder / "studies" / "small" / "table.csv" for folder in (here, there))
     assert len(one.read_text().splitlines()) > 5
     assert two.read_bytes() == one.read_bytes()
