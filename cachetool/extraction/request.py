@@ -151,7 +151,8 @@ def _open_both(
     try:
         backbone = load(model, weights=None if weights is None else Path(weights), image_size=image_size)
     except MissingDataError as error:
-        missing.append(f"{model}: {error}")
+        text = str(error)  # of an alias it says what timm calls it, and of a checkpoint the name that was given
+        missing.append(text if text.startswith(model) else f"{model}: {text}")
     if opened is None or backbone is None:
         raise MissingDataError("\n".join(missing))
     return opened, backbone

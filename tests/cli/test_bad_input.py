@@ -50,6 +50,13 @@ def test_unknown_dataset(cachetool: Any) -> None:
     refused(cachetool("extract", "tiny-reg", "shape"), "shape", "shapes")
 
 
+def test_a_checkpoint_that_is_not_here_is_named_once(cachetool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    outcome = cachetool("extract", "hf:nowhere", "shapes")
+    refused(outcome, "hf:nowhere is not on this machine", "--weights FILE")
+    assert outcome.err.count("hf:nowhere") == 1
+
+
 @pytest.mark.usefixtures("extracted")
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
