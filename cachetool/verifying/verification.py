@@ -12,7 +12,7 @@ from cachetool.objects import AnyPlace
 from cachetool.query import store_path
 from cachetool.store import Root, StoreWriter
 from cachetool.verifying.checking import check_on_disk
-from cachetool.verifying.recompute import recompute_cache, recompute_run
+from cachetool.verifying.recompute import recompute_sample
 from cachetool.verifying.repair_blocks import Means, repair_cache, repair_run
 from cachetool.verifying.repair_tables import repair_tables
 from cachetool.verifying.report import Part, Problem, Repair, Report
@@ -123,11 +123,10 @@ def _recompute(
     """Compute a sample again; what cannot be, is an error where it was asked for, and else a note."""
     mended = {repair.where for repair in report.repairs if repair.done}
     skipped = {block for block in _blocks(report, "block") if f"block {block}" not in mended}
-    compute = recompute_cache if report.kind == "cache" else recompute_run
     wanted = DEFAULT_RECOMPUTE if count is None else count
     try:
-        report.recomputed = compute(
-            report.path, wanted, report.seed,
+        report.recomputed = recompute_sample(
+            report.path, report.kind, wanted, report.seed,
             damaged=skipped, weights=weights, device=device, download=count is not None, events=events,
         )  # fmt: skip
     except DamagedError as error:
