@@ -27,7 +27,7 @@ class Extracted:
     path: Place
     """Where the cache lies."""
     images: int
-    """Images that the cache covers."""
+    """Images of the cache, which may be more than were asked for."""
     blocks_written: int
     """Blocks computed and written now; 0 where everything was there."""
     blocks: int
@@ -117,7 +117,7 @@ def extract(
     workers
         Processes that decode images; 0 for none, so that this process decodes. By default see `default_workers`.
     part
-        (i, n), 1-based: take the i-th of n equal shares of the blocks, so that n jobs fill one cache.
+        (i, n), 1-based: take the i-th of n equal shares of the cache's blocks, so that n jobs fill one cache.
     on_error
         What an unreadable image does: `stop` raises, `continue` stores NaN, marks it in `readable` and reports it.
     compute
@@ -145,8 +145,11 @@ def extract(
     started = time.monotonic()
     request, writer = open_for_writing(request)
     name = "extract" if part == (1, 1) else f"extract-part-{part[0]}-of-{part[1]}"
-    with lock(request.path, name, shared=compute is not compute_here) as owner:
-        mine = share(-(-len(request.spec.images) // writer.spec.block), part)
+    asked, there = len(request.spec.images), len(writer.spec.images)
+    fewer = asked if asked < there else None
+    with lock(request.path, name, shared=compute is not compute_here, images=fewer) as owner:
+        whole = share(writer.spec.geometry.blocks, part)
+        mine = range(whole.start, min(whole.stop, -(-asked // writer.spec.block)))
         pending = writer.pending(request.layers, request.token_types, mine)
         done = Done(0, {})
         if pending:
@@ -154,7 +157,7 @@ def extract(
             done = compute(work, events or Silent())
     return Extracted(
         path=request.path,
-        images=len(writer.spec.images.image_id),
+        images=there,
         blocks_written=len(pending),
         blocks=len(mine),
         bytes_written=done.bytes_written,

@@ -53,6 +53,8 @@ class Owner:
     """Whether other processes write under it too, also on other hosts: the workers of a cluster."""
     started: str | None = None
     """In an object store, what tells its process from others of the same number."""
+    images: int | None = None
+    """How many of the first images it works on, where these are not all."""
 
     @property
     def part(self) -> tuple[str, int, int]:
@@ -89,8 +91,10 @@ class Owner:
 
 
 @contextlib.contextmanager
-def lock(path: AnyPlace, name: str, *, shared: bool = False) -> Iterator[Owner]:
+def lock(path: AnyPlace, name: str, *, shared: bool = False, images: int | None = None) -> Iterator[Owner]:
     """Hold a named lock of a store while the block runs; gives its owner, as whom others may write if it is `shared`.
+
+    `images` tells who looks that only so many of the first images are worked on.
 
     Locks exclude each other if they have the same name, except that `NAME-part-1-of-4` and `NAME-part-2-of-4` may be
     held together: `NAME` excludes all its parts, and parts of another number, which would share blocks.
@@ -100,7 +104,8 @@ def lock(path: AnyPlace, name: str, *, shared: bool = False) -> Iterator[Owner]:
     folder = place(path) / PRIVATE / "locks"
     make_folder(folder)  # without parents: a store that is gone must not come back as an empty folder
     mine = folder / f"{name}.lock"
-    owner = Owner(name, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="milliseconds"), shared)
+    since = datetime.now(UTC).isoformat(timespec="milliseconds")
+    owner = Owner(name, socket.gethostname(), os.getpid(), since, shared, images=images)
     if isinstance(mine, ObjectPath):
         owner = replace(owner, started=started())
     with exclusive(place(path)):
@@ -245,6 +250,8 @@ def _read(path: Place) -> Owner | None:
     texts = isinstance(owner.name, str) and isinstance(owner.host, str) and isinstance(owner.started, str | None)
     if not (texts and is_integer(owner.process, 1, 2**31 - 1)):
         raise _unreadable(path, f"it names no process, but {shown(owner)}")
+    if not (owner.images is None or is_integer(owner.images, 1, 2**63 - 1)):
+        raise _unreadable(path, f"it works on {shown(owner.images)} images")
     return owner
 
 

@@ -39,6 +39,8 @@ class Job:
     """The file of its lock."""
     known: bool
     """Whether it is known to live: of another host only the lock can be seen, and it stays when its owner is killed."""
+    images_left: int
+    """Images of its part that it was asked for and that are not finished."""
     images_per_second: float | None
     """Images of the blocks that it finished, by the time that they took; None before the first."""
     seconds_since_block: float | None
@@ -67,10 +69,10 @@ class Part:
     @property
     def seconds_left(self) -> float | None:
         """What its job still takes at its rate; None where there is no job, or its rate is not known."""
-        if self.job is None or self.blocks_done == self.blocks:
+        if self.job is None or self.job.images_left == 0:
             return None if self.job is None else 0.0
         rate = self.job.images_per_second
-        seconds = None if rate is None else (len(self.images) - self.images_done) / rate
+        seconds = None if rate is None else self.job.images_left / rate
         return seconds if seconds is not None and seconds < LONGEST else None
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class Part:
                 "seconds": None if job.owner.held is None else job.owner.held.total_seconds(),
                 "known_to_live": job.known,
                 "lock": str(job.lock),
+                "images_left": job.images_left,
                 "images_per_second": job.images_per_second,
                 "seconds_since_block": job.seconds_since_block,
             },
@@ -137,8 +140,8 @@ class Progress:
 
     @property
     def images_per_second(self) -> float | None:
-        """Rate of all jobs that have blocks left; None unless it is known of each."""
-        jobs = [part.job for part in self.parts if part.job is not None and part.blocks_done < part.blocks]
+        """Rate of all jobs that have images left; None unless it is known of each."""
+        jobs = [part.job for part in self.parts if part.job is not None and part.job.images_left > 0]
         rates = [job.images_per_second for job in jobs if job.images_per_second is not None]
         return sum(rates) if rates and len(rates) == len(jobs) else None
 
@@ -199,7 +202,14 @@ def _part(
 ) -> Part:
     blocks = share(len(done), (index, count))
     size, total = reader.spec.block, len(reader.spec.images)
-    finished = {block: min((block + 1) * size, total) - block * size for block in blocks if done[block]}
+    images = {block: min((block + 1) * size, total) - block * size for block in blocks}
+    finished = {block: count for block, count in images.items() if done[block]}
+    job = None
+    if index in at_work:
+        lock, owner = at_work[index]
+        asked = total if owner.images is None else owner.images
+        left = sum(count for block, count in images.items() if not done[block] and block * size < asked)
+        job = _job(reader.path, lock, owner, finished, left)
     return Part(
         index=index,
         count=count,
@@ -207,12 +217,12 @@ def _part(
         blocks_done=len(finished),
         images=range(min(blocks.start * size, total), min(blocks.stop * size, total)),
         images_done=sum(finished.values()),
-        job=_job(reader.path, *at_work[index], finished) if index in at_work else None,
+        job=job,
     )
 
 
-def _job(store: Place, lock: Place, owner: Owner, finished: dict[int, int]) -> Job:
-    """A job with what it finished since it took its lock; `finished` are images by block."""
+def _job(store: Place, lock: Place, owner: Owner, finished: dict[int, int], left: int) -> Job:
+    """A job with what it finished since it took its lock; `finished` are images by block, `left` those still to do."""
     began = _written(lock)
     rate = since = None
     times = _times(store, finished)
@@ -223,7 +233,7 @@ def _job(store: Place, lock: Place, owner: Owner, finished: dict[int, int]) -> J
         passed = time.time() - last
         since = passed if passed >= 0 else None
     known = owner.host == socket.gethostname() and is_of_this_system(owner.started)
-    return Job(owner, lock, known, rate, since)
+    return Job(owner, lock, known, left, rate, since)
 
 
 def _times(store: Place, blocks: Iterable[int]) -> dict[int, float | None]:

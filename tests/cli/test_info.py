@@ -64,7 +64,7 @@ def test_who_works_on_what(in_parts: Any) -> None:
 
 def test_nobody_is_at_work(in_parts: Any) -> None:
     shown = in_parts("info", "shapes/tiny-reg")
-    assert "nobody works on it: the same `cachetool extract` again goes on, also in parts (--part i/n)\n" in shown.err
+    assert "nobody works on it: the same `cachetool extract` again, for all 22 images, goes on, also in " in shown.err
     assert "at work:" not in shown.err
     listed = json.loads(in_parts("info", "--json").out)["caches"][0]
     assert (listed["progress"]["images_done"], listed["progress"]["parts"][0]["parts"]) == (8, 1)
@@ -79,6 +79,24 @@ def test_what_is_finished_is_not_talked_about(in_parts: Any) -> None:
     shown = in_parts("info", "shapes/tiny-reg")
     assert shown.err == ""
     assert " 100 % " in in_parts("info").out
+
+
+def test_an_extraction_of_fewer_images_than_the_cache_has(in_parts: Any) -> None:
+    extract = ("extract", "tiny-reg", "shapes", "--workers", "0", "--tokens", "cls")
+    done = in_parts(*extract, "--layers", "6", "--limit", "10")
+    assert done.code == 0
+    assert "3 of 3 blocks written" in done.err
+    assert "the cache has 22 images, and a state can be read once all of them have it" in done.err
+    assert "without --limit 10\n" in done.err
+    again = in_parts(*extract, "--layers", "6", "--limit", "10")
+    assert f"nothing to do: {CACHE} holds all that was asked for (the first 10 of its 22 images)\n" in again.err
+    assert "a state can be read once all of them have it" in again.err
+    with lock(CACHE, "extract", images=10):
+        shown = in_parts("info", "shapes/tiny-reg")
+    assert f"process {os.getpid()} on {socket.gethostname()} was asked for the first 10 images alone" in shown.err
+    assert in_parts(*extract, "--layers", "6,12").code == 0
+    covered = in_parts(*extract, "--layers", "6", "--limit", "10")
+    assert "a state can be read once" not in covered.err
 
 
 def test_a_lock_that_cannot_be_read_hides_nothing_else(in_parts: Any) -> None:

@@ -96,6 +96,15 @@ def test_parts(whole: Path, tmp_path: Path) -> None:
     assert_same_bytes(second.path, whole)
 
 
+def test_parts_of_fewer_images_than_the_cache_has_are_parts_of_the_cache(tmp_path: Path) -> None:
+    """So that two parts of one number share no block, whatever their limits."""
+    run(tmp_path, layers=(3,))
+    first, second = (run(tmp_path, limit=8, layers=(7,), part=(part, 2)) for part in (1, 2))
+    assert (first.blocks, first.blocks_written, first.images) == (1, 1, 20)
+    assert (second.blocks, second.blocks_written) == (0, 0)
+    assert run(tmp_path, limit=8, layers=(7,)).blocks_written == 0
+
+
 def test_progress_knows_the_blocks_of_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cachetool.extraction.request.default_block", lambda *arguments: 2)
     seen = []

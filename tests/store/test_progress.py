@@ -123,11 +123,24 @@ def test_parts_with_jobs_rates_and_what_is_left(path, example) -> None:
     assert job.pop("seconds_since_block") == pytest.approx(time.time() - BEGAN - 5, abs=60)
     assert job == {
         "host": "elsewhere", "process": 9, "since": "2001-09-09T01:46:40+00:00", "known_to_live": False,
-        "lock": str(path / ".cachetool" / "locks" / "extract-part-3-of-3.lock"), "images_per_second": 4 / 5,
+        "lock": str(path / ".cachetool" / "locks" / "extract-part-3-of-3.lock"), "images_left": 2,
+        "images_per_second": 4 / 5,
     }  # fmt: skip
     assert set(document) == {
         *("images", "images_done", "blocks", "blocks_done", "images_per_second", "seconds_left", "parts"),
     }
+
+
+def test_a_job_that_was_asked_for_fewer_images_has_no_more_left(path, example) -> None:
+    held_by(path, "extract-part-1-of-2", images=10)
+    held_by(path, "extract-part-2-of-2", images=10)
+    write(path, example, {0: 20})
+    first, second = look(path).parts
+    assert ([part.images for part in (first, second)], first.images_done) == ([range(12), range(12, 22)], 4)
+    assert first.job.images_left == 8, "the two blocks that hold images 4 to 9"
+    assert first.seconds_left == pytest.approx(8 / (4 / 20))
+    assert (second.job.images_left, second.seconds_left) == (0, 0)
+    assert look(path).images_per_second == pytest.approx(4 / 20), "the second has nothing to do"
 
 
 @pytest.mark.parametrize(
@@ -180,9 +193,10 @@ def test_the_last_block_of_the_future_has_no_age(path, example) -> None:
 
 
 def test_who_is_at_work_here_is_known(path) -> None:
-    with lock(path, "extract-part-2-of-2"):
+    with lock(path, "extract-part-2-of-2", images=20):
         first, second = look(path).parts
         assert first.job is None
+        assert second.job.owner.images == 20
         assert (second.job.owner.process, second.job.owner.host) == (os.getpid(), socket.gethostname())
         assert second.job.known
         assert second.job.images_per_second is None
@@ -223,3 +237,7 @@ def test_a_lock_that_cannot_be_read_is_named(path) -> None:
     held_by(path, "extract").write_text("{")
     with pytest.raises(StoreError, match=r"extract\.lock cannot be read"):
         look(path)
+    for images in (0, True, "all", 1.5):
+        held_by(path, "extract", images=images)
+        with pytest.raises(StoreError, match=r"extract\.lock cannot be read \(it works on .+ images\)"):
+            look(path)

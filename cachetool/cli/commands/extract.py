@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import humanize
 import typer
@@ -23,6 +23,9 @@ from cachetool.cli.console import (
     words,
 )
 from cachetool.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from cachetool.extraction import Request
 
 
 def command(
@@ -119,15 +122,31 @@ def command(
             }
         )
         return
+    asked = len(request.spec.images)
     if done.blocks_written == 0:
-        errors.print(f"nothing to do: {done.path} holds all that was asked for ({done.images} images)", markup=False)
+        images = f"{done.images} images" if asked >= done.images else f"the first {asked} of its {done.images} images"
+        errors.print(f"nothing to do: {done.path} holds all that was asked for ({images})", markup=False)
     else:
         errors.print(
             f"{done.blocks_written} of {done.blocks} blocks written, {humanize.naturalsize(done.bytes_written)} in "
             f"{done.seconds:.1f} s; {len(done.failed)} unreadable images",
             markup=False,
         )
+    if asked < done.images and not _covered(request):
+        errors.print(
+            f"the cache has {done.images} images, and a state can be read once all of them have it: what the first "
+            f"{asked} have now waits for the same command without --limit {asked}",
+            markup=False,
+        )
     output.print(str(done.path), markup=False, highlight=False, soft_wrap=True)
+
+
+def _covered(request: Request) -> bool:
+    """Whether all images of the cache have the states and tokens of a request, be it for fewer images."""
+    from cachetool.store import StoreReader
+
+    reader = StoreReader(request.path)
+    return all(set(request.layers) <= set(reader.coverage(name)) for name in request.token_types)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -146,8 +146,15 @@ def _advice(done: Progress, kind: str) -> list[str]:
         )
     elif left:
         parts = ", also in parts (--part i/n)" if kind == "cache" else ""
-        lines.append(f"nobody works on it: the same `{command}` again goes on{parts}")
-    unknown = [part.job for part in done.parts if part.job is not None and not part.job.known]
+        every = f", for all {done.images:,} images," if kind == "cache" else ""
+        lines.append(f"nobody works on it: the same `{command}` again{every} goes on{parts}")
+    jobs = [part.job for part in done.parts if part.job is not None]
+    lines += [
+        f"process {owner.process} on {owner.host} was asked for the first {owner.images:,} images alone (--limit)"
+        for owner in (job.owner for job in jobs)
+        if owner.images is not None
+    ]
+    unknown = [job for job in jobs if not job.known]
     if unknown:
         files = "\n".join(f"  {job.lock}" for job in unknown)
         lines.append(f"jobs of other hosts are known by their locks alone; if one is dead, remove its file:\n{files}")
