@@ -128,13 +128,18 @@ class Edit:
             return {self.parsed_target().token_type: layers}
         return {}
 
-    def select(self, layout: TokenLayout, state: NDArray[np.float32], image_ids: Sequence[str]) -> Selection:
-        """Choose the tokens on the intact state k of a block, float32 (image, token, channel); none for `none`."""
+    def select(
+        self, layout: TokenLayout, state: NDArray[np.float32], image_ids: Sequence[str], readable: NDArray[np.bool_]
+    ) -> Selection:
+        """Choose the tokens on the intact state k of a block, float32 (image, token, channel); none for `none`.
+
+        `readable` says whether each of the block's images could be decoded, bool (image,).
+        """
         target = self.parsed_target()
         if self.build().kind == "none":
             target.check(layout)
             return select_nothing(target, len(image_ids))
-        return select(target, layout, state, image_ids, self.seed)
+        return select(target, layout, state, image_ids, readable, self.seed)
 
     def check(self, sources: Sources) -> None:
         """Refuse, before any work is done, what cannot be carried out on these sources.

@@ -45,7 +45,12 @@ class Selection:
 
 
 def select(
-    target: Target, layout: TokenLayout, state: NDArray[np.float32], image_ids: Sequence[str], seed: int
+    target: Target,
+    layout: TokenLayout,
+    state: NDArray[np.float32],
+    image_ids: Sequence[str],
+    readable: NDArray[np.bool_],
+    seed: int,
 ) -> Selection:
     """Choose the tokens that an edit touches, once, on the intact state it starts from.
 
@@ -56,10 +61,11 @@ def select(
     layout
         Where each token type lies in the sequence.
     state
-        The intact state k of a block, float32 (image, token, channel). Images that could not be read are NaN
-        throughout; none of their tokens is selected.
+        The intact state k of a block, float32 (image, token, channel).
     image_ids
         Ids of the block's images; random patches depend on the id and the seed alone.
+    readable
+        Whether each of these images could be decoded, bool (image,); no token of the others is selected.
     seed
         The edit's seed.
 
@@ -70,7 +76,6 @@ def select(
     """
     target.check(layout)
     count = layout.count(target.token_type)
-    readable = np.asarray(~np.isnan(state[:, 0]).all(axis=1))
     match target.choice:
         case AllTokens():
             chosen = np.ones((len(image_ids), count), dtype=np.bool_)

@@ -45,6 +45,7 @@ class EditInHand:
         self.replacement: Replacement = edit.build()
         self._sources = sources
         self._meter = meter
+        self._readable = sources.readable
         images = len(sources.images)
         self._edited = np.zeros((images, sources.layout.tokens), dtype=np.bool_)
         self._distances = {field.name: np.full(images, np.nan) for field in fields(Distances)}
@@ -85,7 +86,8 @@ class EditInHand:
         last_layer
             The last state that is computed; later edits would not be seen.
         """
-        selection = self.edit.select(self._sources.layout, state, image_ids)
+        readable = self._readable[first : first + len(image_ids)]
+        selection = self.edit.select(self._sources.layout, state, image_ids, readable)
         images = selection.image + first
         self._edited[first : first + len(image_ids)] = selection.mask(self._sources.layout.tokens)
         if not self.measures:

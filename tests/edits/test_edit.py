@@ -212,11 +212,11 @@ def test_what_a_seed_changes():
 
 def test_none_selects_nothing_but_needs_its_target(layout):
     state = np.zeros((2, layout.tokens, 3), dtype=np.float32)
-    selection = Edit("registers", "none", 1).select(layout, state, ["a", "b"])
+    selection = Edit("registers", "none", 1).select(layout, state, ["a", "b"], np.ones(2, dtype=bool))
     assert len(selection) == 0
     assert selection.per_image.tolist() == [0, 0]
     with pytest.raises(InvalidEditError, match="registers 3"):
-        Edit("registers:3", "none", 1).select(layout, state, ["a", "b"])
+        Edit("registers:3", "none", 1).select(layout, state, ["a", "b"], np.ones(2, dtype=bool))
 
 
 def test_check_names_what_is_missing(make_sources, calibrated):

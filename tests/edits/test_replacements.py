@@ -19,7 +19,8 @@ def put_in(sources, edit, layer, start=0, stop=None):
     """Values, and the intact tokens they stand for, of the images start to stop."""
     stop = len(sources.images.image_id) if stop is None else stop
     ids = sources.images.image_id[start:stop]
-    selection = edit.select(sources.layout, sources.states[edit.from_layer, start:stop], ids)
+    state, readable = sources.states[edit.from_layer, start:stop], sources.readable[start:stop]
+    selection = edit.select(sources.layout, state, ids, readable)
     images = selection.image + start
     values = edit.build().values(sources, edit, layer, images, selection)
     assert values.dtype == np.float32

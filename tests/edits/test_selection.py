@@ -5,12 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachetool.edits import Target, select
+from cachetool.edits import Target
+from cachetool.edits import select as choose
 from cachetool.edits.selection import select_nothing
 from cachetool.randomness import generator
 from cachetool.tokens import TokenLayout
 
 LAYOUT = TokenLayout(cls=1, registers=3, rows=4, columns=5)
+
+
+def select(target, layout, state, image_ids, seed):
+    return choose(target, layout, state, image_ids, np.ones(len(image_ids), dtype=bool), seed)
 
 
 def states(images, seed=0):
@@ -98,7 +103,7 @@ def test_images_without_outliers_are_allowed_and_counted():
 def test_unreadable_images_are_left_out(target):
     state = states(3)
     state[1] = np.nan
-    selection = select(Target.parse(target), LAYOUT, state, list("abc"), 0)
+    selection = choose(Target.parse(target), LAYOUT, state, list("abc"), np.array([True, False, True]), 0)
     assert selection.per_image[1] == 0
     assert (selection.per_image[[0, 2]] > 0).all()
 
