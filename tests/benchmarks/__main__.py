@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import geometry, models, peers, storage, study
+from tests.benchmarks import geometry, models, peers_extraction, peers_reading, peers_replay, storage, study
 from tests.benchmarks.ratios import Comparison
 
 PARTS = {
@@ -19,10 +19,10 @@ PARTS = {
     "models": models.measure,
     "geometry": geometry.measure,
     "study": study.measure,
-    "peers-extraction": peers.measure_extraction,
-    "peers-replay": peers.measure_replay,
-    "peers-nnsight": peers.measure_nnsight,
-    "peers-reading": peers.measure_reading,
+    "peers-extraction": peers_extraction.measure,
+    "peers-replay": peers_replay.measure,
+    "peers-nnsight": peers_replay.measure_nnsight,
+    "peers-reading": peers_reading.measure,
 }
 
 
