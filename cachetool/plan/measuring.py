@@ -1,0 +1,107 @@
+"""Short measurements on this machine: forward passes, decoding, writing."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from cachetool.backbones import Backbone
+from cachetool.datasets import load_batches
+from cachetool.extraction.request import Request
+from cachetool.objects import ObjectPath, Place
+
+TIMED_PASSES = 3
+
+TRIAL_BYTES = 2**23
+"""Size of the object by which the speed of an object store is measured."""
+
+
+def count_operations(work: Callable[[], object]) -> int:
+    """Floating-point operations of some work; two per multiplication and sum."""
+    # Of the kernels of attention the plain one alone is counted on every device.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def seconds_per_image(backbone: Backbone, device: torch.device, batch_size: int, first_state: int = 0) -> float:
+    """Time of one image within a batch from a state on."""
+    values = zeros(backbone, device, batch_size, first_state)
+    return median_seconds(lambda: run_blocks(backbone, values, first_state)) / batch_size
+
+
+def median_seconds(work: Callable[[], torch.Tensor]) -> float:
+    """Seconds of some work, the median of a few times after one that sets things up; a device is waited for."""
+    work().cpu()
+    return statistics.median(timed(lambda: work().cpu()) for _ in range(TIMED_PASSES))
+
+
+def zeros(backbone: Backbone, device: torch.device, images: int, first_state: int) -> torch.Tensor:
+    """Zeros in place of images, or of a state where the first is not 0."""
+    side = backbone.image_size
+    shape = (3, side, side) if first_state == 0 else (backbone.layout.tokens, backbone.channels)
+    return torch.zeros(images, *shape, device=device)
+
+
+def run_blocks(backbone: Backbone, values: torch.Tensor, first_state: int) -> torch.Tensor:
+    """All blocks from a state on; of images, the embedding too."""
+    with torch.inference_mode():
+        state = backbone.embed(values) if first_state == 0 else values
+        return backbone.run(state, first_state, backbone.depth)
+
+
+def project(backbone: Backbone, values: torch.Tensor) -> torch.Tensor:
+    """What the last block projects of its input; nothing where it has no such part."""
+    with torch.inference_mode():
+        found = backbone.project(values, backbone.depth - 1)
+        return values[:0] if found is None else found.parts[0]
+
+
+def decode_seconds(request: Request) -> float:
+    """Time to decode one image in this process, on all processors where the data set's images allow it."""
+    count = min(8, len(request.spec.images))
+    stream = load_batches(
+        request.dataset,
+        request.transform,
+        [range(1), range(count)],
+        sha256=request.spec.images.sha256,
+    )
+    next(stream)
+    return timed(lambda: next(stream)) / count
+
+
+def write_speed(path: Place) -> float:
+    """Bytes per second of the disk that holds, or will hold, a path: a synced file of 32 MB that leaves nothing.
+
+    Of an object store: an object of 8 MB, which is removed.
+    """
+    if isinstance(path, ObjectPath):
+        trial = path.with_name(f"{path.name}.trial-{uuid4().hex}")
+        try:
+            return TRIAL_BYTES / timed(lambda: trial.put(bytes(TRIAL_BYTES)))
+        finally:
+            trial.unlink()
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    content = memoryview(bytes(32 * 2**20))
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+
+        def write() -> None:
+            file.write(content)
+            os.fsync(file.fileno())
+
+        return len(content) / timed(write)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of some work, once."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
