@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cachetool.datasets import hugging_face
+from cachetool.datasets import hugging_face_rows
 from cachetool.datasets.hdf5 import HDF5Images
+from cachetool.datasets.hugging_face import HuggingFace
 from cachetool.datasets.imagefolder import ImageFolder
 from cachetool.datasets.pairs import KeypointPairs
 from cachetool.datasets.roots import absolute_path
@@ -61,7 +62,7 @@ def absolute_name(name: str) -> str:
     if not colon or prefix not in BY_PLACE or not place.strip():
         return name
     if prefix == "hf":
-        folder = hugging_face.parse(name, place).folder
+        folder = hugging_face_rows.parse(name, place).folder
         front = place if absolute_path(place) == folder else place.partition("#")[0].partition("?")[0]
         return name if folder is None else f"hf:{folder}{place.removeprefix(front)}"
     return f"{prefix}:{absolute_path(place)}"
@@ -73,7 +74,7 @@ def open_by_place(name: str, prefix: str, place: str, exif: Exif) -> Dataset:
     if not place.strip():
         raise UnknownNameError(f"{name} names no place: write {' or '.join(form.names(prefix))}")
     if prefix == "hf":
-        return hugging_face.HuggingFace(name, hugging_face.parse(name, place))
+        return HuggingFace(name, hugging_face_rows.parse(name, place))
     path, split = absolute_path(place), None
     if prefix == "webdataset":
         return WebDataset(name, path, find_tars(name, path))
