@@ -14,12 +14,12 @@ import numpy as np
 
 from cachetool.errors import IncompleteError
 from cachetool.objects import AnyPlace, place, worked_on
+from cachetool.store.chunks import image_chunks
 from cachetool.store.dtypes import fill_value
 from cachetool.store.opened import OpenedStore
 from cachetool.store.reader import StoreReader
 from cachetool.store.records import Record
 from cachetool.store.shards import checksum, extend_checksum
-from cachetool.store.writer import image_chunks
 
 Digests = dict[str, dict[str, int]]
 """By token type and state, the latter as text, ready for JSON."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from cachetool.errors import DamagedError, StoreError
 from cachetool.objects import AnyPlace, Place, place, worked_on
 from cachetool.store.atomic import Staged, remove_file, remove_leftovers, write_atomically
+from cachetool.store.chunks import image_chunks, kept_chunks
 from cachetool.store.dtypes import fill_value, storage_dtype
 from cachetool.store.extend import Facts, SmallArray, add_arrays, merge_facts
 from cachetool.store.format import StoreSpec
@@ -242,7 +243,7 @@ class StoreWriter:
         kept = [layer for layer in old.layers.get(token_type, ()) if layer not in layers] if old else []
         if old is not None and kept:
             shard = self._store.shard(token_type, old)
-            chunks = _kept_chunks(shard, layout.used_chunks(len(readable)), geometry.layer_indices(kept), kept)
+            chunks = kept_chunks(shard, layout.used_chunks(len(readable)), geometry.layer_indices(kept), kept)
         for index, states in zip(geometry.layer_indices(layers), array, strict=True):
             chunks[index] = image_chunks(layout, states, readable, fill)
         return encode(layout, chunks)
@@ -272,39 +273,3 @@ def _announce(old: Record, new: Mapping[str, FileFacts]) -> Record:
 
 def _union(old: Mapping[str, Sequence[int]], new: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(sorted({*old.get(name, ()), *new.get(name, ())})) for name in {**old, **new}}
-
-
-def _kept_chunks(
-    shard: Shard, used: int, indices: Sequence[int], layers: Sequence[int]
-) -> dict[int, Sequence[Sequence[Buffer]]]:
-    """Chunks of states that stay, with their checksums. Raises `DamagedError` naming every state that is damaged."""
-    damaged = [
-        layer
-        for index, layer in zip(indices, layers, strict=True)
-        if not all(shard.has(index, chunk) and shard.intact(index, chunk) for chunk in range(used))
-    ]
-    if damaged:
-        raise DamagedError(
-            f"{shard.path} is damaged at the states {damaged}, so it cannot be extended."
-            " Run `cachetool verify --repair`."
-        )
-    return {index: [[shard.encoded_chunk(index, chunk)] for chunk in range(used)] for index in indices}
-
-
-def image_chunks(
-    layout: ShardLayout, states: npt.NDArray[Any], readable: npt.NDArray[np.bool_], fill: np.generic[Any]
-) -> list[list[Buffer]]:
-    """Chunks of one state, (image, [token,] channel): views of the array where nothing has to become NaN."""
-    chunks: list[list[Buffer]] = []
-    for start in range(0, len(readable), layout.chunk_images):
-        rows = slice(start, start + layout.chunk_images)
-        part = np.ascontiguousarray(states[rows])
-        if not readable[rows].all():
-            part = part.copy()
-            part[~readable[rows]] = fill
-        parts: list[Buffer] = [part.data.cast("B")]
-        missing = layout.payload_bytes - part.nbytes
-        if missing:
-            parts.append(np.full(missing // fill.nbytes, fill).tobytes())
-        chunks.append(parts)
-    return chunks
