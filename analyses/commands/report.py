@@ -150,7 +150,7 @@ def _draw(
 def _caches(root: Place, tables: list[pd.DataFrame]) -> list[Place]:
     """Caches that the tables name; without tables, or where none of theirs is here, those that have runs."""
     import cachetool
-    from analyses.evaluation.comparison import dataset_label
+    from analyses.evaluation.describing import dataset_label
     from cachetool.errors import CachetoolError
     from cachetool.places import list_caches, list_runs
 

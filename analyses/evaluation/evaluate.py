@@ -15,7 +15,8 @@ import xarray as xr
 
 import cachetool
 from analyses.evaluation.arms import MeasuredRun, edit_of, is_unedited
-from analyses.evaluation.comparison import Statistics, compare_runs, dataset_label
+from analyses.evaluation.comparison import Statistics, compare_runs
+from analyses.evaluation.describing import dataset_label
 from analyses.evaluation.outcomes import FittedHead, measured
 from analyses.evaluation.refitting import Training, seedless
 from analyses.evaluation.rows import Row

@@ -10,7 +10,7 @@ import xarray as xr
 
 import cachetool
 from analyses.evaluation.arms import edit_label, is_unedited
-from analyses.evaluation.comparison import dataset_label
+from analyses.evaluation.describing import dataset_label
 from analyses.netcdf import read_netcdf
 from cachetool.annotations import Annotations
 from cachetool.errors import CachetoolError, MissingDataError

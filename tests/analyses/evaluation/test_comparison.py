@@ -9,7 +9,8 @@ from scipy import stats
 
 import cachetool
 from analyses.evaluation.arms import MeasuredRun
-from analyses.evaluation.comparison import Statistics, compare_runs, dataset_label
+from analyses.evaluation.comparison import Statistics, compare_runs
+from analyses.evaluation.describing import dataset_label
 from analyses.evaluation.rows import Row
 from analyses.inference import Design
 from analyses.tasks.correspondence import Correspondence
