@@ -17,7 +17,7 @@ from cachetool.distributing import ClusterLike, compute_on, connect, replay_on, 
 from cachetool.edits import Edit
 from cachetool.errors import MissingDataError, StoreError
 from cachetool.events import Events, Silent
-from cachetool.extraction import compute_here, prepare
+from cachetool.extraction import check_options, compute_here, prepare
 from cachetool.extraction import extract as run_extraction
 from cachetool.objects import AnyPlace, taken, zarr_store
 from cachetool.query import open_store, store_path
@@ -59,6 +59,7 @@ def extract(
     -------
     The cache, lazily, as `cachetool.open` gives it.
     """
+    check_options(batch_size, part, on_error)
     with connect(cluster) as connected:
         request = prepare(
             model,

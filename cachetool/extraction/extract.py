@@ -136,12 +136,7 @@ def extract(
     OutOfMemoryError
         A single image does not fit into memory.
     """
-    if on_error not in ("stop", "continue"):
-        raise UnknownNameError(f"--on-error {on_error}: expected stop or continue")
-    if not 1 <= part[0] <= part[1]:
-        raise UnknownNameError(f"--part {part[0]}/{part[1]}: expected i/n with 1 <= i <= n")
-    if batch_size is not None and batch_size < 1:
-        raise UnknownNameError(f"--batch-size {batch_size}: expected at least 1")
+    check_options(batch_size, part, on_error)
     started = time.monotonic()
     request, writer = open_for_writing(request)
     name = "extract" if part == (1, 1) else f"extract-part-{part[0]}-of-{part[1]}"
@@ -164,6 +159,16 @@ def extract(
         seconds=time.monotonic() - started,
         failed=done.failed,
     )
+
+
+def check_options(batch_size: int | None, part: tuple[int, int], on_error: str) -> None:
+    """Raise `UnknownNameError` for values that `extract` refuses; hashing images, which takes long, comes after."""
+    if on_error not in ("stop", "continue"):
+        raise UnknownNameError(f"--on-error {on_error}: expected stop or continue")
+    if not 1 <= part[0] <= part[1]:
+        raise UnknownNameError(f"--part {part[0]}/{part[1]}: expected i/n with 1 <= i <= n")
+    if batch_size is not None and batch_size < 1:
+        raise UnknownNameError(f"--batch-size {batch_size}: expected at least 1")
 
 
 def extract_again(

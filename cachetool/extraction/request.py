@@ -71,6 +71,9 @@ def prepare(
         raise UnknownNameError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
     if limit is not None and limit < 1:
         raise UnknownNameError(f"--limit {limit}: expected at least 1 image")
+    if name is not None:
+        places.check_name(name)
+    base = places.resolve_root(root)
     resolved_device = resolve_device(device)
     opened, backbone = _open_both(model, dataset, weights, image_size)
     chosen_layers = _check_layers(layers, backbone.depth, model)
@@ -120,7 +123,7 @@ def prepare(
         images=images,
         norm=_norm(backbone),
     )
-    path = places.cache_path(places.resolve_root(root), opened.slug, model, name)
+    path = places.cache_path(base, opened.slug, model, name)
     return Request(model, backbone, opened, transform, path, chosen_layers, chosen_tokens, spec)
 
 

@@ -74,10 +74,11 @@ def command(
     - `cachetool extract timm:vit_tiny_patch16_224 imagefolder:photos --weights vit_tiny.safetensors`
     """
     from cachetool.distributing import compute_on, connect
-    from cachetool.extraction import compute_here, extract, prepare
+    from cachetool.extraction import check_options, compute_here, extract, prepare
     from cachetool.plan import plan_extraction
 
     share = _part(part)
+    check_options(batch_size, share, on_error)
     if images is not None and not dry_run:
         raise UnknownNameError(f"--images {images} only plans: add --dry-run, or take the first N images with --limit")
     with progress() as events, connect(None if dry_run else cluster) as connected:
@@ -123,9 +124,11 @@ def command(
         )
         return
     asked = len(request.spec.images)
-    if done.blocks_written == 0:
-        images = f"{done.images} images" if asked >= done.images else f"the first {asked} of its {done.images} images"
-        errors.print(f"nothing to do: {done.path} holds all that was asked for ({images})", markup=False)
+    if done.blocks == 0:
+        errors.print(f"nothing to do: none of these images of {done.path} falls to --part {part}", markup=False)
+    elif done.blocks_written == 0:
+        these = f"{done.images} images" if asked >= done.images else f"the first {asked} of its {done.images} images"
+        errors.print(f"nothing to do: {done.path} holds all that was asked for ({these})", markup=False)
     else:
         errors.print(
             f"{done.blocks_written} of {done.blocks} blocks written, {humanize.naturalsize(done.bytes_written)} in "
