@@ -1,10 +1,16 @@
-"""Reading files that others made: regular ones alone, since a pipe or a device would have cachetool wait for ever."""
+"""Files that users name and others made: regular ones alone, since a pipe or a device would have cachetool wait."""
 
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from pathlib import Path
+
+
+def expanded(path: str | Path) -> Path:
+    """A path as a user types it, with `~` and `~user` as folders; a user who does not exist is part of the name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method of Path raises for one who does not exist
 
 
 def read_regular(path: Path, *, follow_links: bool = True) -> bytes:

@@ -6,17 +6,31 @@ import os
 import re
 
 from cachetool.errors import MissingDataError, UnknownNameError
-from cachetool.objects import AnyPlace, Place, is_url, place, worked_on
+from cachetool.files import expanded
+from cachetool.objects import SCHEMES, AnyPlace, Place, is_url, place, worked_on
 
 DEFAULT_ROOT = "activations"
+
+_ALMOST_URLS = tuple(f"{scheme}:/" for scheme in SCHEMES)
 
 
 def resolve_root(root: AnyPlace | None) -> Place:
     """What all caches lie below: the argument, else `CACHETOOL_ROOT`, else `activations`.
 
-    A directory, or the URL of an object store. Raises `UnknownNameError` for a URL of another kind.
+    A directory, or the URL of an object store. Raises `UnknownNameError` for a URL of another kind or with a slash too
+    few, for a file, and for an empty name, which is most often that of a variable that is not set.
     """
-    return place(root if root is not None else os.environ.get("CACHETOOL_ROOT", DEFAULT_ROOT))
+    named = root if root is not None else os.environ.get("CACHETOOL_ROOT") or DEFAULT_ROOT
+    if not isinstance(named, str) or is_url(named):
+        return place(named)
+    if not named or named.startswith(_ALMOST_URLS):
+        raise UnknownNameError(
+            f"--root {named!r}: expected s3://BUCKET/PREFIX or a directory, such as . or activations"
+        )
+    path = expanded(named)
+    if path.is_file():
+        raise UnknownNameError(f"--root {named}: expected a directory, found a file")
+    return path
 
 
 def model_slug(model: str) -> str:

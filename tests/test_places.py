@@ -22,6 +22,19 @@ def test_root_comes_from_argument_then_environment(monkeypatch: pytest.MonkeyPat
     assert places.resolve_root(None) == Path("elsewhere")
     monkeypatch.delenv("CACHETOOL_ROOT")
     assert places.resolve_root(None) == Path("activations")
+    monkeypatch.setenv("CACHETOOL_ROOT", "")
+    assert places.resolve_root(None) == Path("activations")
+    monkeypatch.setenv("CACHETOOL_ROOT", "~/caches")
+    assert places.resolve_root(None) == Path.home() / "caches"
+    for typed in ("", "s3:/bucket/x"):
+        with pytest.raises(UnknownNameError, match=f"--root '{typed}': expected s3://BUCKET/PREFIX or a directory"):
+            places.resolve_root(typed)
+
+
+def test_a_root_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "caches").touch()
+    with pytest.raises(UnknownNameError, match="expected a directory, found a file"):
+        places.resolve_root(str(tmp_path / "caches"))
 
 
 def test_names_on_disk() -> None:

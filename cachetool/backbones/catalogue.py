@@ -18,6 +18,7 @@ from cachetool.backbones.configuration import Architecture, architecture_of
 from cachetool.backbones.hub import cached_weights
 from cachetool.embedded.architecture import IMAGE_SIZE, MEAN, STD
 from cachetool.errors import UnknownNameError, UnsupportedModelError
+from cachetool.files import expanded
 from cachetool.named_models import DINO_IMAGE_SIZE, EMBEDDED, NAMED_MODELS, ModelEntry
 
 if TYPE_CHECKING:
@@ -147,9 +148,15 @@ def _unknown(name: str) -> str:
         for module in ("vision_transformer", "eva")
         for timm_name in timm.list_models(module=module, pretrained="." in wanted)
     ]
-    close = [] if name.startswith(TIMM_PREFIX) else get_close_matches(name, names, n=3)
+    close = [] if name.startswith(TIMM_PREFIX) else get_close_matches(name.lower(), names, n=3)
     close += [TIMM_PREFIX + match for match in get_close_matches(wanted, timm_names, n=3)]
     hint = f"; close: {', '.join(close)}" if close else ""
+    lies_here = expanded(name or "/")
+    if lies_here.is_file():
+        hint += f". Weights are given beside a name: --weights {name}"
+    elif (lies_here / "config.json").is_file():
+        hint += f". A checkpoint in a folder is named hf:{name}"
+    told = name or repr(name)
     return (
-        f"no model is named {name}{hint}. `cachetool models` lists the names; any other vision transformer is timm:NAME"
+        f"no model is named {told}{hint}. `cachetool models` lists the names; any other vision transformer is timm:NAME"
     )

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from cachetool.backbones.hub import NotFetchedError, NotPublishedError, cached_file, download_file
 from cachetool.errors import MissingDataError, UnknownNameError, WeightsError
-from cachetool.files import read_regular
+from cachetool.files import expanded, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +137,7 @@ def open_checkpoint(name: str) -> Checkpoint:
     Raises `UnknownNameError` for what names neither, `MissingDataError` for a path where no folder is.
     """
     place = name.removeprefix(PREFIX)
-    folder = Path(place).expanduser()
+    folder = expanded(place)
     if place.strip() and folder.is_dir():
         return Checkpoint(name, folder.absolute(), "", None)
     if place.startswith(("/", "./", "../", "~")):
@@ -154,9 +154,9 @@ def open_checkpoint(name: str) -> Checkpoint:
 def absolute_model(name: str) -> str:
     """Return the name of a model so that it means the same from any current folder."""
     place = name.removeprefix(PREFIX)
-    if not name.startswith(PREFIX) or not place.strip() or not Path(place).expanduser().is_dir():
+    if not name.startswith(PREFIX) or not place.strip() or not expanded(place).is_dir():
         return name
-    return f"{PREFIX}{Path(place).expanduser().absolute()}"
+    return f"{PREFIX}{expanded(place).absolute()}"
 
 
 def _read_json(file: Path) -> dict[str, Any]:

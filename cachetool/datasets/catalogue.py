@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachetool.datasets.ade20k import ADE20K
@@ -17,9 +16,11 @@ from cachetool.datasets.shapes import SHAPES_SPLITS, Shapes
 from cachetool.datasets.spair import SPair
 from cachetool.datasets.voc import VOC
 from cachetool.errors import DatasetError, UnknownNameError
+from cachetool.files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cachetool.datasets.base import Dataset, Kind
     from cachetool.datasets.decoding import Exif
@@ -148,6 +149,8 @@ def _choose(name: str, split: str, splits: tuple[str, ...]) -> str:
     """Return the split that was typed, or the default; the empty string where a set has none."""
     if not splits and (split or name.endswith("#")):
         raise UnknownNameError(f"{name}: this data set has no splits, so nothing may follow `#`")
+    if name.endswith("#"):
+        raise UnknownNameError(f"{name}: no split follows the `#`; there are {', '.join(splits)} (default {splits[0]})")
     if not split:
         return splits[0] if splits else ""
     if split not in splits:
@@ -161,7 +164,7 @@ def _slug(base: str, split: str, splits: tuple[str, ...]) -> str:
 
 def _unknown(name: str, base: str) -> str:
     names = [entry.name for entry in catalogue()]
-    if Path(name).expanduser().exists():
+    if expanded(name).exists():
         hint = f" A folder of images is named imagefolder:{name}."
     else:
         close = difflib.get_close_matches(base.partition(":")[0].lower(), [n.partition(":")[0] for n in names], 1)

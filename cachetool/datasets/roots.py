@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cachetool.datasets.base import listed
 from cachetool.errors import DatasetError, MissingDataError
+from cachetool.files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,12 +21,12 @@ VARIABLE = "CACHETOOL_DATA"
 def config_file() -> Path:
     """Return the TOML file that is read besides `CACHETOOL_DATA`, in the user's configuration."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(home).expanduser() / "cachetool" / "data.toml"
+    return expanded(home) / "cachetool" / "data.toml"
 
 
 def absolute_path(place: str | Path) -> Path:
     """Return a path that means the same from any current folder; links are not followed."""
-    return Path(os.path.abspath(Path(place).expanduser()))  # noqa: PTH100 (`resolve` would follow links)
+    return Path(os.path.abspath(expanded(place)))  # noqa: PTH100 (`resolve` would follow links)
 
 
 def find_root(name: str, known: Collection[str]) -> tuple[Path | None, tuple[str, ...]]:
@@ -60,7 +61,7 @@ def _candidates(name: str, known: Collection[str]) -> list[tuple[Path | None, st
     if not (value := os.environ.get(VARIABLE, "")):
         found.append((None, f"{VARIABLE} (not set)"))
     elif value.endswith(".toml"):
-        files.insert(0, (Path(value).expanduser(), f" ({VARIABLE})"))
+        files.insert(0, (expanded(value), f" ({VARIABLE})"))
     else:
         place = absolute_path(value) / name
         found.append((place, f"{place} ({VARIABLE})"))
@@ -91,4 +92,4 @@ def _read(file: Path, known: Collection[str]) -> dict[str, Path]:
             f"and knows {', '.join(sorted(known))}. Correct:{listed(problems)}"
         )
     base = absolute_path(file.parent)
-    return {key: base / Path(value).expanduser() for key, value in entries.items()}
+    return {key: base / expanded(value) for key, value in entries.items()}

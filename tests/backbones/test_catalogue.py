@@ -53,6 +53,7 @@ def test_image_sizes_and_normalisation():
         ("timm:vit_tiny_patch16_225", "timm:vit_tiny_patch16_224"),
         ("timm:vit_base_patch16_224.mea", "timm:vit_base_patch16_224.mae"),
         ("timm:resnet18x", "cachetool models"),
+        ("TINY-REG", "close: tiny-reg"),
         ("", "cachetool models"),
         ("timm:", "cachetool models"),
     ],
@@ -60,6 +61,20 @@ def test_image_sizes_and_normalisation():
 def test_unknown_names_come_with_close_ones(name, close):
     with pytest.raises(UnknownNameError, match=f"(?s)no model is named {name}.*{close}"):
         resolve(name)
+
+
+def test_a_file_or_a_checkpoint_is_told_how_to_be_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vit.safetensors").touch()
+    (tmp_path / "vit").mkdir()
+    with pytest.raises(UnknownNameError, match=r"Weights are given beside a name: --weights vit\.safetensors"):
+        resolve("vit.safetensors")
+    with pytest.raises(UnknownNameError) as refused:
+        resolve("vit")
+    assert "hf:vit" not in str(refused.value), "it holds no checkpoint"
+    (tmp_path / "vit" / "config.json").touch()
+    with pytest.raises(UnknownNameError, match="A checkpoint in a folder is named hf:vit"):
+        resolve("vit")
 
 
 def test_a_model_for_oblong_images_needs_a_size():

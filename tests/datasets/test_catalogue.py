@@ -43,6 +43,8 @@ def test_availability_follows_the_folders(tmp_path: Path, monkeypatch: pytest.Mo
         ("imagefolder:", r"names no place: write imagefolder:DIR"),
         ("hdf5:", r"names no place: write hdf5:FILE"),
         ("shapes#nowhere", "no split 'nowhere'"),
+        ("shapes#", "no split follows the `#`; there are val, train, calibration"),
+        ("~nobody-has-this-name", "no data set '~nobody-has-this-name'"),
         ("imagenet-val#", "has no splits"),
     ],
 )
