@@ -15,6 +15,7 @@ from cachetool.cli.console import (
     WeightsOption,
     integers,
     output,
+    plain,
     print_json,
     progress,
 )
@@ -177,4 +178,4 @@ def _print(table: pd.DataFrame, confidence: float) -> None:
 
 
 def _text(label: object) -> str:
-    return f"{label:g}" if isinstance(label, float) else str(label)
+    return f"{label:g}" if isinstance(label, float) else plain(label)

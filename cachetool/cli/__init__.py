@@ -52,6 +52,9 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; the console script `cachetool`."""
+    # Names of files may be of any bytes: they are printed as they are, so that another program finds them.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     # Pillow warns about metadata that the rules of decoding never use.
     warnings.filterwarnings("ignore", module="PIL")
     # Whatever a shell is told on standard error would stand in the line that somebody is typing.

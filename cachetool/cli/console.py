@@ -20,9 +20,9 @@ from cachetool.errors import UnknownNameError
 WIDTH = 150
 """Columns where output goes into a file or pipe: rich would take 80, and break tables of results."""
 
-output = Console(emoji=False, width=None if sys.stdout.isatty() else WIDTH)
-"""Results."""
-errors = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else WIDTH)
+output = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
+"""Results. Brackets in names, also in tables, are no markup: `[/x]` would end the command."""
+errors = Console(stderr=True, markup=False, emoji=False, width=None if sys.stderr.isatty() else WIDTH)
 """Progress, messages and errors: standard output stays clean for `--json` and pipes."""
 
 EXIT_INTERRUPTED = 130

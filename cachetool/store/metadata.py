@@ -8,6 +8,7 @@ that it is no part of the specification yet; writing the same document ourselves
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -134,11 +135,19 @@ def encode_document(document: Document) -> bytes:
 def _text(document: Document, indent: int | None = None) -> str:
     """A document as JSON; without indentation, which Python writes itself, it takes a fifth of the time."""
     try:
-        return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError as error:
+        strange = dict.fromkeys(re.findall(r'[^"\n]*[\ud800-\udfff][^"\n]*', error.object))
+        raise StoreError(
+            f"A store records names as UTF-8, which is not what these are: {', '.join(map(ascii, strange))}. Rename"
+            " these files or folders."
+        ) from error
     except (TypeError, ValueError) as error:
         raise StoreError(
             f"Attributes of a store must be JSON (strings, finite numbers, lists, objects): {error}."
         ) from error
+    return text
 
 
 def write_document(folder: Place, document: Document) -> None:

@@ -65,6 +65,8 @@ def verify(
     """
     if recompute is not None and recompute < 0:
         raise UnknownNameError(f"--recompute {recompute}: expected 0 or more images")
+    if not 0 <= seed < 2**128:
+        raise UnknownNameError(f"--seed {seed}: expected an integer from 0 to 2**128 - 1, such as 1")
     listener = events or Silent()
     place = store_path(path)
     report = Report(place, str(Root(place).about["kind"]), seed=seed)

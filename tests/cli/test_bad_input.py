@@ -15,6 +15,8 @@ import timm
 from PIL import Image
 from safetensors.torch import save_file
 
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""As which pytest reads a byte that is not UTF-8."""
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "6", "--workers", "0")
 
 
@@ -139,14 +141,23 @@ def test_another_key_at_the_same_place(cachetool: Any) -> None:
         (("--tokens", "registers,heads"), ("heads", "registers")),
         (("--dtype", "float64"), ("float64", "float16")),
         (("--part", "3/2"), ("3/2",)),
+        (("--root", "ftp://host/x"), ("ftp://host/x", "s3://")),
         (("--on-error", "ignore"), ("ignore", "continue")),
         (("--device", "warp"), ("warp", "cpu")),
         (("--name", "../x"), ("../x",)),
     ],
 )
 def test_bad_extractions(cachetool: Any, arguments: tuple[str, ...], fragments: tuple[str, ...]) -> None:
-    refused(cachetool(*EXTRACT, *arguments), *fragments)
+    outcome = cachetool(*EXTRACT, *arguments)
+    refused(outcome, *fragments)
+    assert "hash" not in outcome.err, "of a large data set that takes an hour"
     assert not Path("activations").exists()
+
+
+def test_a_part_without_blocks(cachetool: Any) -> None:
+    outcome = cachetool(*EXTRACT, "--part", "1/99")
+    assert outcome.code == 0
+    assert "nothing to do: none of these images of activations/shapes/tiny-reg.zarr falls to --part 1/99" in outcome.err
 
 
 def test_a_root_that_cannot_be_written(cachetool: Any, tmp_path: Path) -> None:
@@ -184,3 +195,29 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path: Path) -> None:
     cache = root / "shapes" / "tiny-reg.zarr"
     assert not list((cache / ".cachetool" / "blocks").glob("*.json"))
     assert not list(cache.rglob("*partial*"))
+
+
+@pytest.mark.usefixtures("extracted")
+def test_a_list_of_images_that_is_no_text(cachetool: Any) -> None:
+    Path("ids").write_bytes(b"\xff\xd8\xff\xe0")
+    refused(cachetool("calibrate", "--images", "ids"), "--images ids: expected a text file in UTF-8 with one image id")
+    assert not list(Path("activations").rglob("*.calibrations"))
+
+
+@pytest.mark.usefixtures("extracted")
+def test_a_seed_that_draws_nothing(cachetool: Any) -> None:
+    for seed in (-1, 2**128):
+        refused(cachetool("verify", "--seed", str(seed)), f"--seed {seed}: expected an integer from 0")
+
+
+def test_names_that_are_not_utf_8(cachetool: Any) -> None:
+    """A root may have any name, which is printed as it is; what a store would record may not."""
+    root = os.fsdecode(b"caf\xe9")
+    done = cachetool(*EXTRACT, "--layers", "12", "--tokens", "cls", "--root", root)
+    assert done.code == 0, done.err
+    assert done.out == f"caf{REPLACEMENT}/shapes/tiny-reg.zarr\n"
+    photographs(Path(root, "photos"))
+    refused(
+        cachetool("extract", "tiny-reg", f"imagefolder:{root}/photos"), "records names as UTF-8", "caf\\udce9/photos"
+    )
+    assert not Path("activations").exists()

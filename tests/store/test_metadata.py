@@ -90,6 +90,8 @@ def test_documents_are_json_of_finite_numbers_and_plain_text() -> None:
     for value in (float("nan"), {1, 2}):
         with pytest.raises(StoreError, match=r"must be JSON \(strings, finite numbers, lists, objects\): "):
             encode_document({"a": value})
+    with pytest.raises(StoreError, match=r"not what these are: '/caf\\udce9/x', '\\udcff'\. Rename these"):
+        encode_document({"a": "/caf\udce9/x", "b": ["fine", "\udcff", "/caf\udce9/x"]})
 
 
 def test_coordinates_are_those_that_bear_no_dimensions_name(path) -> None:

@@ -19,7 +19,7 @@ from cachetool.cli.console import (
     progress,
     words,
 )
-from cachetool.errors import MissingDataError
+from cachetool.errors import DatasetError, MissingDataError
 
 
 def command(
@@ -70,4 +70,8 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         raise MissingDataError(
             f"--images {path}: {error.strerror}; name a text file with one image id a line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"--images {path}: expected a text file in UTF-8 with one image id a line, found other bytes ({error})"
         ) from error

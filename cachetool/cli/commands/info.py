@@ -63,7 +63,7 @@ def command(
     for entry, done in found:
         states = {len(layers) for layers in entry["coverage"].values()}
         table.add_row(
-            entry["path"],
+            plain(entry["path"]),
             f"{entry['images']:,}",
             "" if done is None else _share(done),
             "/".join(map(str, sorted(states))),

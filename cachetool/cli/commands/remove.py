@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cachetool.cli.console import JsonOption, print_json
+from cachetool.cli.console import JsonOption, plain, print_json
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
     for path in found:
         check_removable(path)
     if not yes:
-        typer.confirm("remove " + ", ".join(map(str, found)) + "?", abort=True, err=True)
+        typer.confirm(plain("remove " + ", ".join(map(str, found)) + "?"), abort=True, err=True)
     for path in found:
         remove_store(path)
     if as_json:
