@@ -6,7 +6,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from cachetool.errors import CachetoolError, DamagedError, UnknownNameError
+from cachetool.environment import resolve_device
+from cachetool.errors import CachetoolError, DamagedError, MissingDataError, UnknownNameError
 from cachetool.events import Events, Silent
 from cachetool.objects import AnyPlace
 from cachetool.query import store_path
@@ -59,7 +60,7 @@ def verify(
     Raises
     ------
     MissingDataError
-        There is no store, or `recompute` was asked for and something that it takes is not at hand.
+        There is no store, no file `weights`, or `recompute` was asked for and something that it takes is not at hand.
     DamagedError
         The root document cannot be read, so that nothing else can be told.
     """
@@ -67,6 +68,10 @@ def verify(
         raise UnknownNameError(f"--recompute {recompute}: expected 0 or more images")
     if not 0 <= seed < 2**128:
         raise UnknownNameError(f"--seed {seed}: expected an integer from 0 to 2**128 - 1, such as 1")
+    if device is not None:
+        resolve_device(device)
+    if weights is not None and not Path(weights).is_file():
+        raise MissingDataError(f"no weights file at {weights}; give the path of a .safetensors or .pth file")
     listener = events or Silent()
     place = store_path(path)
     report = Report(place, str(Root(place).about["kind"]), seed=seed)

@@ -210,6 +210,13 @@ def test_a_seed_that_draws_nothing(cachetool: Any) -> None:
         refused(cachetool("verify", "--seed", str(seed)), f"--seed {seed}: expected an integer from 0")
 
 
+@pytest.mark.usefixtures("extracted")
+def test_what_a_verification_is_to_use_has_to_be_there(cachetool: Any) -> None:
+    refused(cachetool("verify", "--weights", "nowhere"), "no weights file at nowhere")
+    refused(cachetool("verify", "--device", "warp"), "--device warp", "cpu")
+    refused(cachetool("verify", "--workers", "-1"), "--workers")
+
+
 def test_names_that_are_not_utf_8(cachetool: Any) -> None:
     """A root may have any name, which is printed as it is; what a store would record may not."""
     root = os.fsdecode(b"caf\xe9")

@@ -41,7 +41,7 @@ def command(
     weights: WeightsOption = None,
     device: DeviceOption = None,
     batch_size: BatchSizeOption = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode images for --repair.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images for --repair.")] = None,
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
