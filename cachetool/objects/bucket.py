@@ -42,8 +42,12 @@ _CREDENTIALS = {
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
-class Replaced(Exception):  # noqa: N818 - no error: what is there now is looked at anew
-    """An object is another one by now than the one that was asked for."""
+class Replaced(StoreError):  # noqa: N818 - mostly no error: what is there now is looked at anew
+    """An object, named by its URL, is another one by now than the one that was asked for."""
+
+    def __str__(self) -> str:
+        """For those who do not look anew."""
+        return f"{self.args[0]} was replaced by another process while it was read; run the same command again."
 
 
 _CONNECTED_IN: list[int] = []
@@ -170,8 +174,10 @@ class Bucket:
 
     def _put_if(self, key: str, content: bytes, mode: Any) -> bool:
         refusals = (self._module.exceptions.AlreadyExistsError, self._module.exceptions.PreconditionError)
+        left = TRIES
         with self._errors(key):
-            for left in reversed(range(TRIES)):
+            while True:
+                left -= 1
                 try:
                     self._module.put(self._store, key, content, mode=mode, use_multipart=False)
                 except refusals:
@@ -189,7 +195,6 @@ class Bucket:
                         return True
                 else:
                     return True
-        return False
 
     def _holds(self, key: str, content: bytes) -> bool:
         try:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from cachetool.errors import CachetoolError, DamagedError
-from cachetool.objects import AnyPlace, place
+from cachetool.objects import AnyPlace, Replaced, place
 from cachetool.store.format import Geometry
 from cachetool.store.metadata import ROOT, Root
 from cachetool.store.object_shard import open_shard
@@ -26,16 +26,12 @@ def check_block(path: AnyPlace, block: int) -> list[str]:
     store.geometry.block_range(block)
     try:
         record = store.record(block)
+        problems = [] if record is None else _block_problems(store, record)
+        renewed = bool(problems) and store.record(block) != record
     except DamagedError as error:
         return [str(error)]
-    if record is None:
-        return []
-    problems = misfits(store.path, record)
-    for token_type, layers in record.layers.items():
-        name = store.shard_name(token_type, block)
-        if not any(problem.startswith(f"{name}:") for problem in problems):
-            problems += _shard_problems(store, record, name, token_type, layers)
-    return problems
+    # Of a block that another process wrote again meanwhile, what there is now counts.
+    return check_block(path, block) if renewed else problems
 
 
 def check_flags(path: AnyPlace, block: int) -> list[str]:
@@ -121,24 +117,36 @@ def _chunk(store: OpenedStore, name: str, key: str) -> Table | None:
         return None
 
 
+def _block_problems(store: OpenedStore, record: Record) -> list[str]:
+    problems = misfits(store.path, record)
+    for token_type, layers in record.layers.items():
+        name = store.shard_name(token_type, record.block)
+        if not any(problem.startswith(f"{name}:") for problem in problems):
+            problems += _shard_problems(store, record, name, token_type, layers)
+    return problems
+
+
 def _shard_problems(
     store: OpenedStore, record: Record, name: str, token_type: str, layers: tuple[int, ...]
 ) -> list[str]:
     geometry = store.geometry
     layout = geometry.shard_layout(token_type)
+    problems = []
     try:
         shard = open_shard(store.path / name, layout)
+        for layer, index in zip(layers, geometry.layer_indices(layers), strict=True):
+            shard.bring([index], slice(None))
+            for chunk in range(layout.used_chunks(record.last - record.first)):
+                if not shard.has(index, chunk) or not shard.intact(index, chunk):
+                    first = record.first + chunk * layout.chunk_images
+                    last = min(first + layout.chunk_images, record.last) - 1
+                    problems.append(f"{name}: images {first} to {last}, state {layer} do not match their checksum")
+        found = FileFacts(bytes=shard.size, crc32c=shard.digest())
     except DamagedError as error:
         return [str(error)]
-    problems = []
-    for layer, index in zip(layers, geometry.layer_indices(layers), strict=True):
-        for chunk in range(layout.used_chunks(record.last - record.first)):
-            if not shard.has(index, chunk) or not shard.intact(index, chunk):
-                first = record.first + chunk * layout.chunk_images
-                last = min(first + layout.chunk_images, record.last) - 1
-                problems.append(f"{name}: images {first} to {last}, state {layer} do not match their checksum")
+    except Replaced:
+        return _shard_problems(store, record, name, token_type, layers)
     promised = [files[name] for files in (record.files, record.replacing) if name in files]
-    found = FileFacts(bytes=shard.size, crc32c=shard.digest())
     if not problems and found not in promised:
         problems.append(f"{name}: its bytes are consistent, but they are not those that its done record vouches for")
     return problems

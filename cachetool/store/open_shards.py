@@ -164,7 +164,10 @@ class OpenShards:
         if self._verify and not shard.checked[chunk, list(indices)].all():
             for index in indices:
                 self.chunk(token_type, block, index, chunk)
-        view = shard.layered_values(indices, chunk, storage_dtype(geometry.dtype))
+        try:
+            view = shard.layered_values(indices, chunk, storage_dtype(geometry.dtype))
+        except Replaced:
+            view = None
         # Looked at again: a shard that was replaced meanwhile is not the one whose chunks were compared.
         if view is None or (self._verify and not shard.checked[chunk, list(indices)].all()):
             return np.stack([self.chunk(token_type, block, index, chunk) for index in indices])

@@ -172,6 +172,17 @@ def test_a_shard_that_was_replaced_between_index_and_range(object_root, example,
     np.testing.assert_array_equal(reader.read("patches", 2, 0, 4), example.values["patches"][:4, 2])
 
 
+def test_states_of_a_shard_that_was_replaced_are_read_together(object_root, example) -> None:
+    path = object_root / "a.zarr"
+    create(path, example.spec)
+    example.fill(path, [1, 2])
+    reader = StoreReader(path)
+    reader._shards.get("patches", 0, 1)
+    example.fill(path)
+    found = reader._shards.layered_chunk("patches", 0, (1, 2), (1, 2), 0)
+    np.testing.assert_array_equal(found[:, :4], example.values["patches"][:4, 1:3].swapaxes(0, 1))
+
+
 def test_damage_is_refused_by_name(object_root, example) -> None:
     path = example.make(object_root / "a.zarr")
     shard = path / "patches" / "c.1.0.0.0"
