@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import xarray as xr
 
 from cachetool.errors import DamagedError, IncompleteError, KeyMismatchError, MissingDataError, StoreError
-from cachetool.objects import tree_bytes, zarr_store
+from cachetool.objects import ObjectPath, tree_bytes, zarr_store
 from cachetool.removing import remove_store
 from cachetool.store import (
     SmallArray,
@@ -233,6 +234,28 @@ def test_there_is_no_store_before_its_root_document(object_root, example, monkey
     example.check(path)
     remove_store(path)
     assert objects(path) == {}
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["notes.txt", ".zgroup", "patches/.zarray", "patches/0.0", "b.zarr/zarr.json", "patches/c/0/x", "x/y/zarr.json"],
+)
+def test_nothing_that_others_put_there_is_removed(object_root, example, key) -> None:
+    path = object_root / "a.zarr"
+    (path / key).put(b"theirs")
+    (path / "patches" / "zarr.json").put(b"left by a killed process")
+    before = objects(path)
+    with pytest.raises(StoreError, match=rf"there already, such as {re.escape(str(path / key))} \(1 in all\)"):
+        create(path, example.spec)
+    assert objects(path) == before
+
+
+def test_a_store_above_others_is_refused(object_root, example) -> None:
+    path = example.make(object_root / "a.zarr")
+    for above in (object_root, ObjectPath("s3://bucket")):
+        with pytest.raises(StoreError, match="objects that are of no store at this place are there already"):
+            create(above, example.spec)
+    example.check(path)
 
 
 def test_a_block_is_as_it_was_where_a_shard_cannot_be_put(object_proxy, object_root, example) -> None:
