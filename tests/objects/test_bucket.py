@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import sys
+import time
 import traceback
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cachetool.errors import StoreError
+from cachetool.errors import MissingPackageError, StoreError
 from cachetool.objects import ObjectPath, Replaced, bucket
 
 
@@ -47,7 +51,7 @@ def test_an_object_is_written_read_and_removed(object_root) -> None:
     end, found = one.bucket.get_end((object_root / "empty").key, 3)
     assert (bytes(end), found.size) == (b"", 0)
     one.put(b"abcdefghij")
-    with pytest.raises(Replaced):
+    with pytest.raises(Replaced, match=f"^{re.escape(str(one))} was replaced .*; run the same command again"):
         one.bucket.get_range(one.key, 2, 5, tag)
     one.unlink()
     one.unlink()
@@ -139,6 +143,205 @@ def test_a_profile_of_aws_gives_credentials(object_root, tmp_path, monkeypatch) 
     bucket.connected.cache_clear()
     (object_root / "one").put(b"by profile")
     assert (object_root / "one").read_bytes() == b"by profile"
+
+
+def test_a_profile_counts_only_where_it_is_asked_for_and_boto3_is_there(monkeypatch) -> None:
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    assert bucket._profile() is None
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setitem(sys.modules, "obstore.auth.boto3", None)
+    assert bucket._profile() is None
+
+
+@pytest.fixture
+def in_memory(monkeypatch):
+    """A bucket of another provider, whose objects lie in memory; with what was asked of it."""
+    obstore = pytest.importorskip("obstore", reason="the extra [s3] is not installed")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "name")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+
+    def make(scheme: str, **replaced: Any) -> bucket.Bucket:
+        made = bucket.Bucket(scheme, "bucket")
+        made._store = obstore.store.MemoryStore()
+        made._module = SimpleNamespace(**{**vars(obstore), **replaced})
+        return made
+
+    return make
+
+
+def test_the_end_of_an_object_where_ranges_have_to_begin_somewhere(in_memory) -> None:
+    import obstore
+
+    asked = []
+
+    def get(store, key, *, options=None):
+        asked.append(options)
+        return obstore.get(store, key, options=options)
+
+    azure = in_memory("az", get=get)
+    for content, length, expected in (
+        (b"0123456789", 3, b"789"),
+        (b"012", 3, b"012"),
+        (b"01", 3, b"01"),
+        (b"", 3, b""),
+    ):
+        azure.put("one", content)
+        end, found = azure.get_end("one", length)
+        assert (bytes(end), found) == (expected, azure.head("one"))
+    assert [options["range"] for options in asked] == [(7, 10), (0, 3), (0, 2)]
+    assert all(options["if_match"] for options in asked)
+    with pytest.raises(FileNotFoundError, match="az://bucket/two"):
+        azure.get_end("two", 3)
+
+
+def test_an_object_is_replaced_by_its_version_where_tags_are_not_compared(in_memory) -> None:
+    import obstore
+
+    versions = []
+
+    def head(store, key):
+        return {**obstore.head(store, key), "version": "7"}
+
+    def put(store, key, content, *, mode="overwrite", **options):
+        if isinstance(mode, dict):
+            versions.append(mode.pop("version"))
+        return obstore.put(store, key, content, mode=mode, **options)
+
+    google = in_memory("gs", head=head, put=put)
+    assert not google.replace("one", b"mine", "tag")
+    google.put("one", b"old")
+    tag = google.head("one").tag
+    assert not google.replace("one", b"mine", "another tag")
+    assert versions == []
+    assert google.replace("one", b"mine", tag)
+    assert versions == ["7"]
+    assert google.get("one") == b"mine"
+
+
+def test_all_are_removed_where_the_server_misses_one(in_memory) -> None:
+    import obstore
+
+    def delete(store, keys):
+        for key in keys:
+            obstore.head(store, key)
+            obstore.delete(store, key)
+
+    strict = in_memory("s3", delete=delete)
+    strict.delete([])
+    for key in ("a", "c"):
+        strict.put(key, b"")
+    strict.delete(["a", "b", "c"])
+    strict.delete(["b"])
+    assert list(strict.walk("")) == []
+
+
+def test_a_write_whose_connection_breaks_is_tried_some_times(in_memory) -> None:
+    import obstore
+
+    tried = []
+
+    def put(store, key, content, **options):
+        tried.append(key)
+        if len(tried) % 2:
+            obstore.put(store, "elsewhere", content)
+            raise obstore.exceptions.GenericError("connection closed")
+        return obstore.put(store, key, content, **options)
+
+    def broken(store, key, content, **options):
+        tried.append(key)
+        raise obstore.exceptions.GenericError("connection closed")
+
+    assert in_memory("s3", put=put).create("one", b"mine")
+    assert tried == ["one", "one"]
+    tried.clear()
+    with pytest.raises(StoreError, match="connection closed"):
+        in_memory("s3", put=broken).create("one", b"mine")
+    assert len(tried) == bucket.TRIES
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (
+            "Generic S3 error: Error performing GET http://host/key in 2s, after 2 retries - Server returned error"
+            " response: status code: 503 Service Unavailable: <Error><Code>SlowDown</Code><Message>a - b</Message>",
+            "the server answered 503 Service Unavailable, SlowDown (tried 3 times)",
+        ),
+        ("status code: 418 I am a teapot - with <b>sugar</b>", "the server answered 418 I am a teapot"),
+        (
+            "Generic S3 error: Error performing GET http://host/key in 2s - HTTP error: it broke\n\nDebug: x - y",
+            "HTTP error: it broke",
+        ),
+        ("no - " + "x" * 300, "x" * 200),
+    ],
+)
+def test_the_cause_is_told_without_request_and_response(text, cause) -> None:
+    assert bucket._cause(text) == cause
+
+
+DENIED = "access is denied, or no credentials are at hand"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kind", "text", "said"),
+    [
+        (
+            "s3",
+            "PermissionDeniedError",
+            "status code: 403 Forbidden",
+            rf"{DENIED} \(the server answered 403 Forbidden\)",
+        ),
+        (
+            "gs",
+            "UnauthenticatedError",
+            "who",
+            rf"{DENIED} \(who\); set GOOGLE_APPLICATION_CREDENTIALS, of somebody who",
+        ),
+        ("az", "UnauthenticatedError", "who", r"set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, of"),
+        ("s3", "GenericError", "asked 169.254.169.254", rf"{DENIED} .*AWS_SESSION_TOKEN too .*or AWS_PROFILE"),
+        ("s3", "GenericError", "CredentialsError", DENIED),
+        ("s3", "GenericError", "InvalidAccessKeyId", DENIED),
+        ("s3", "GenericError", "SignatureDoesNotMatch", DENIED),
+        (
+            "s3",
+            "GenericError",
+            "x - NoSuchBucket",
+            r"s3://bucket/key: there is no bucket bucket; make it, or name another\.",
+        ),
+        (
+            "s3",
+            "NotSupportedError",
+            "x - y",
+            r"s3://bucket/key: y; see that endpoint and bucket are right and the network is",
+        ),
+    ],
+)
+def test_an_error_says_what_to_do_about_it(in_memory, scheme, kind, text, said) -> None:
+    made = in_memory(scheme)
+    with pytest.raises(StoreError, match=said), made._errors("key"):
+        raise getattr(made._module.exceptions, kind)(text)
+
+
+def test_other_errors_pass(in_memory) -> None:
+    made = in_memory("s3")
+    with pytest.raises(ZeroDivisionError), made._errors("key"):
+        raise ZeroDivisionError
+    with pytest.raises(FileNotFoundError) as caught:
+        made.head("key")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, "s3://bucket/key")
+    assert not isinstance(caught.value, StoreError)
+
+
+def test_without_obstore_the_line_that_installs_it_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(MissingPackageError, match=r"(?s)^s3:// .*'cachetool\[s3\]'.*name a local directory as --root"):
+        bucket.Bucket("s3", "bucket")
+
+
+def test_an_object_tells_when_it_was_written(object_root) -> None:
+    (object_root / "one").put(b"1")
+    assert abs((object_root / "one").found().modified - time.time()) < 60
 
 
 def test_a_traceback_does_not_show_what_the_server_answered(object_root: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from threading import Barrier, current_thread
 from typing import Any
 
 import pytest
@@ -102,3 +103,78 @@ def test_keys_of_any_letters_are_the_same_to_all(object_root: Any, key: str) -> 
 def test_names_that_no_bucket_has_are_refused(url: str) -> None:
     with pytest.raises(UnknownNameError, match="expected s3://BUCKET/PREFIX"):
         ObjectPath(url)
+
+
+def test_content_is_bytes_or_text(object_root: Any) -> None:
+    one = object_root / "one"
+    one.put("größe".encode())
+    assert one.read_text() == "größe"
+    one.put(b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        one.read_text()
+    assert one.read_text(errors="replace") == "\N{REPLACEMENT CHARACTER}"
+    assert one.read_text("latin-1") == "ÿ"
+    with pytest.raises(IsADirectoryError, match="s3://bucket"):
+        ObjectPath("s3://bucket").read_bytes()
+    assert not ObjectPath("s3://bucket").is_file()
+    assert ObjectPath("s3://bucket").is_dir()
+
+
+def test_endings_are_those_of_a_path() -> None:
+    for name in ("model", ".hidden", "a.b.c", "end.", "..x", ".a.b"):
+        path, like = ObjectPath(f"s3://bucket/{name}"), Path(name)
+        assert (path.stem + path.suffix, path.name) == (name, name)
+        if name != "end.":  # of which versions of Python say different things
+            assert (path.stem, path.suffix) == (like.stem, like.suffix)
+    assert ObjectPath("s3://bucket/a").with_suffix(".b").key == "a.b"
+    assert repr(ObjectPath("s3://bucket/a")) == "ObjectPath('s3://bucket/a')"
+    assert ObjectPath("s3://bucket").parent == ObjectPath("s3://bucket")
+    assert ObjectPath("s3://bucket").parents == []
+
+
+def test_what_is_no_url_is_told_what_is_one() -> None:
+    known = "expected s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://BUCKET/PREFIX, or a local directory"
+    with pytest.raises(UnknownNameError, match=f"^ftp://a: {known}$"):
+        ObjectPath("ftp://a")
+    for url in ("s3://bucket/a/../b", "s3://bucket/./b"):
+        with pytest.raises(UnknownNameError, match=r"keys of objects have no \. or \.\. in them; write the key out$"):
+            ObjectPath(url)
+
+
+def test_paths_are_sorted_part_by_part() -> None:
+    urls = ["az://b/a", "gs://a/z", "s3://a", "s3://a/b", "s3://a/b/c", "s3://a/b-c", "s3://b"]
+    paths = [ObjectPath(url) for url in urls]
+    assert [str(path) for path in sorted(set(paths))] == urls
+    assert paths[0] <= paths[1] < paths[2]
+    assert hash(paths[2]) == hash(ObjectPath("s3://a"))
+
+
+def test_patterns_are_matched_part_by_part(object_root: Any) -> None:
+    for key in ("a/b/c.lock", "a/b/d.LOCK", "a/c/c.lock", "a.lock", "b/b/c.lock/e"):
+        (object_root / key).put(b"")
+
+    def found(pattern: str) -> list[str]:
+        return [path.key.removeprefix(f"{object_root.key}/") for path in object_root.glob(pattern)]
+
+    assert found("*/b/*.lock") == ["a/b/c.lock", "b/b/c.lock"]
+    assert found("*.lock") == ["a.lock"]
+    assert found("a/*/*") == ["a/b/c.lock", "a/b/d.LOCK", "a/c/c.lock"]
+    assert found("a/b") == ["a/b"]
+
+
+def test_requests_are_made_at_once_among_objects_and_one_by_one_on_a_disk(object_root: Any, tmp_path: Path) -> None:
+    together = Barrier(16)
+
+    def work(number: int) -> tuple[int, str]:
+        together.wait(60)
+        return number, current_thread().name
+
+    found = worked_on(work, range(16), object_root)
+    assert [number for number, _name in found] == list(range(16))
+    assert {name.rpartition("_")[0] for _number, name in found} == {"cachetool-objects"}
+    together = Barrier(1)
+    own = current_thread().name
+    assert worked_on(work, range(3), tmp_path) == [(number, own) for number in range(3)]
+    assert worked_on(work, range(1), object_root) == [(0, own)]
+    assert {name for _number, name in worked_on(work, range(2), object_root)} != {own}
+    assert len({name for _number, name in worked_on(work, range(100), object_root)}) <= 16

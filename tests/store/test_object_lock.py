@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from cachetool.errors import StoreError
+from cachetool.objects import ObjectPath
 from cachetool.store import create, holds, lock, object_lock
 from cachetool.store.lock import Owner, exclusive, living_owners, remove_dead_locks
 from cachetool.store.object_lock import gone, started
@@ -154,3 +158,69 @@ def test_locks_on_disks_do_not_say_when_their_process_started(tmp_path, example)
         assert owner == Owner("extract", HERE, os.getpid(), owner.since)
         written = json.loads((tmp_path / "a.zarr" / ".cachetool" / "locks" / "extract.lock").read_text())
     assert sorted(written) == ["host", "name", "process", "shared", "since"]
+
+
+def test_where_the_system_does_not_say_numbers_of_processes_have_to_do(monkeypatch) -> None:
+    def silent(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    here = started()
+    monkeypatch.setattr(Path, "read_text", silent)
+    object_lock._system.cache_clear()
+    assert object_lock._system() is None
+    assert started() is None
+    assert not gone(DEAD, here), "it cannot be looked up here"
+    assert gone(DEAD, None)
+    assert not gone(os.getpid(), None)
+    assert not object_lock.is_of_this_system(here)
+    assert object_lock.is_of_this_system(None)
+    monkeypatch.undo()
+    object_lock._system.cache_clear()
+    assert started() == here
+
+
+def test_a_guard_that_goes_while_it_is_looked_at_is_free(path, monkeypatch) -> None:
+    guard = path / ".cachetool" / "guard"
+    guard.put(json.dumps({"host": "elsewhere", "process": 1, "started": None}).encode())
+    original = ObjectPath.read_tagged
+
+    def goes(self: ObjectPath) -> object:
+        if b"elsewhere" in self.read_bytes():
+            self.unlink()
+        return original(self)
+
+    monkeypatch.setattr(ObjectPath, "read_tagged", goes)
+    with exclusive(path):
+        assert json.loads(guard.read_bytes())["process"] == os.getpid()
+    assert not guard.is_file()
+
+
+def test_a_guard_that_was_lost_is_not_given_back(path) -> None:
+    guard = path / ".cachetool" / "guard"
+    with exclusive(path):
+        guard.put(b"theirs")
+    assert guard.read_bytes() == b"theirs"
+    guard.unlink()
+    with exclusive(path):
+        guard.unlink()
+
+
+def test_a_guard_says_whose_it_is(path, monkeypatch) -> None:
+    guard = path / ".cachetool" / "guard"
+    tokens = []
+    for _ in range(2):
+        with exclusive(path):
+            holder = json.loads(guard.read_bytes())
+        tokens.append(holder.pop("token"))
+        age = datetime.now(UTC) - datetime.fromisoformat(holder.pop("since"))
+        assert 0 <= age.total_seconds() < 60
+        assert holder == {"host": HERE, "process": os.getpid(), "started": started()}
+    assert tokens[0] != tokens[1], "two holders of one process are told apart"
+    monkeypatch.setattr(object_lock, "PATIENCE_SECONDS", 0.0)
+    theirs = json.dumps({"host": "elsewhere", "process": DEAD, "started": None}).encode()
+    for content in (theirs, b"[]", b"{}", b'{"host": 1}', json.dumps({"host": HERE, "process": "x"}).encode()):
+        guard.put(content)
+        named = re.escape(content.decode())
+        with pytest.raises(StoreError, match=rf"^{path} is being changed by others \({named}\)\."), exclusive(path):
+            pass
+        assert guard.read_bytes() == content
