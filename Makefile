@@ -24,8 +24,8 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(PYTEST) -m slow
 
-# Branch coverage of the store by the tests that are written for it.
-STORE_TESTS := tests/store $(addprefix tests/hostile/test_,documents.py records.py shards.py tables.py)
+# Branch coverage of the store, and of the object stores below it, by the tests that are written for them.
+STORE_TESTS := tests/store tests/objects $(addprefix tests/hostile/test_,documents.py records.py shards.py tables.py)
 
 coverage: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --cov --cov-fail-under=95 $(STORE_TESTS)
