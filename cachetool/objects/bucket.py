@@ -146,8 +146,8 @@ class Bucket:
         with self._errors(key):
             try:
                 return memoryview(self._module.get(self._store, key, options=options).bytes())
-            except self._module.exceptions.PreconditionError as error:
-                raise Replaced(self._url(key)) from error
+            except self._module.exceptions.PreconditionError:
+                raise Replaced(self._url(key)) from None
 
     def put(self, key: str, content: bytes) -> None:
         """Write or replace an object: readers see the old content or the new one."""

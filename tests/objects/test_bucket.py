@@ -51,8 +51,9 @@ def test_an_object_is_written_read_and_removed(object_root) -> None:
     end, found = one.bucket.get_end((object_root / "empty").key, 3)
     assert (bytes(end), found.size) == (b"", 0)
     one.put(b"abcdefghij")
-    with pytest.raises(Replaced, match=f"^{re.escape(str(one))} was replaced .*; run the same command again"):
+    with pytest.raises(Replaced, match=f"^{re.escape(str(one))} was replaced .*; run the same command again") as caught:
         one.bucket.get_range(one.key, 2, 5, tag)
+    assert "PreconditionFailed" not in "".join(traceback.format_exception(caught.value)), "what the server answered"
     one.unlink()
     one.unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(str(one))):
