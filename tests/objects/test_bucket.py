@@ -123,7 +123,7 @@ def test_what_goes_on_failing_is_an_error_that_names_url_cause_and_remedy(
             with pytest.raises(StoreError, match=re.escape(str(object_root))) as caught:
                 work()
             assert "very-secret" not in str(caught.value)
-            if work is one.read_bytes:
+            if work == one.read_bytes:
                 assert re.search(said, str(caught.value)), str(caught.value)
 
 
@@ -218,6 +218,12 @@ def test_an_object_is_replaced_by_its_version_where_tags_are_not_compared(in_mem
     assert google.replace("one", b"mine", tag)
     assert versions == ["7"]
     assert google.get("one") == b"mine"
+
+    def denied(store, key):
+        raise obstore.exceptions.PermissionDeniedError("status code: 403 Forbidden")
+
+    with pytest.raises(StoreError, match=r"^gs://bucket/one: access is denied"):
+        in_memory("gs", head=denied).replace("one", b"mine", tag)
 
 
 def test_all_are_removed_where_the_server_misses_one(in_memory) -> None:

@@ -218,9 +218,31 @@ def test_a_guard_says_whose_it_is(path, monkeypatch) -> None:
     assert tokens[0] != tokens[1], "two holders of one process are told apart"
     monkeypatch.setattr(object_lock, "PATIENCE_SECONDS", 0.0)
     theirs = json.dumps({"host": "elsewhere", "process": DEAD, "started": None}).encode()
-    for content in (theirs, b"[]", b"{}", b'{"host": 1}', json.dumps({"host": HERE, "process": "x"}).encode()):
+    for content in (
+        theirs,
+        b"[]",
+        b"{}",
+        b'{"host": 1}',
+        b"x" * 200 + b"y",
+        json.dumps({"host": HERE, "process": "x"}).encode(),
+    ):
         guard.put(content)
-        named = re.escape(content.decode())
+        named = re.escape(content[:200].decode())
         with pytest.raises(StoreError, match=rf"^{path} is being changed by others \({named}\)\."), exclusive(path):
             pass
         assert guard.read_bytes() == content
+
+
+def test_the_start_of_a_process_of_any_name_is_known(tmp_path) -> None:
+    program = tmp_path / os.fsdecode(b"a) Z \xff")
+    program.symlink_to(Path(sys.executable).resolve())
+    child = subprocess.Popen([program, "-I", "-S", "-c", "import time; time.sleep(600)"])
+    try:
+        began = object_lock._start(child.pid)
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    finally:
+        child.kill()
+        child.wait()
+    assert began is not None
+    assert 0 <= now - int(began) / os.sysconf("SC_CLK_TCK") < 60
+    assert object_lock._start(child.pid) is None
