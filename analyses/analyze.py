@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 from dask.callbacks import Callback
 
 import cachetool
-from analyses.analysis import Analysis, find_analysis
+from analyses.analysis import GROUP, Analysis, find_analysis
 from analyses.blas_threads import one_blas_thread
 from analyses.evaluation.arms import edit_label, is_unedited
 from analyses.geometry.tokens_of import at_layers
+from cachetool.distributing import Cluster, ClusterLike, ClusterScheduler, GraphJob, connect
+from cachetool.distributing.graphs import PACKAGES
 from cachetool.errors import InvalidEditError, MissingDataError
 from cachetool.events import Events, Silent
 from cachetool.objects import AnyPlace, place
+from cachetool.plugins import announced
 from cachetool.query import store_path
 
 
@@ -35,6 +39,7 @@ def analyze(
     options: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
     device: str | None = None,
+    cluster: ClusterLike | None = None,
     events: Events | None = None,
 ) -> xr.Dataset:
     """Run an analysis and load what it finds.
@@ -58,6 +63,9 @@ def analyze(
         The analysis's own options.
     weights, device
         As for `cachetool.attention`, where blocks are run again.
+    cluster
+        A dask cluster whose workers do what the analysis leaves to dask, as for `cachetool.extract`; what it computes
+        while it is called, such as probes, stays here.
     events
         Told of progress, and of runs that are left out.
 
@@ -74,6 +82,8 @@ def analyze(
         There is no run to compare, no training cache, or none of the stores holds what the analysis reads; says why.
     InvalidEditError
         A layer is asked for that no store holds.
+    ClusterError
+        The cluster cannot be reached, or a worker cannot take part; names all that cannot.
     """
     listener = events or Silent()
     analysis = find_analysis(name) if isinstance(name, str) else name
@@ -85,8 +95,15 @@ def analyze(
         if train is None:
             raise MissingDataError(f"{analysis.name} fits heads: name the cache of other images with `--train CACHE`")
         settings["train"] = train if isinstance(train, xr.Dataset) else cachetool.open(train)
+    others = [*([settings["train"]] if analysis.needs_train else ()), *(() if isinstance(runs, bool) else runs)]
+    job = GraphJob(
+        cache=store_path(opened).absolute(),
+        reads=tuple(store_path(store).absolute() for store in others),
+        packages=_packages(analysis),
+        device=(device or "cpu") if "device" in analysis.reserved else "cpu",
+    )
     # Some analyses compute while they are called, others leave it to dask.
-    with _Tasks(analysis.name, listener):
+    with connect(cluster) as connected, _computing(connected, job, analysis.name, listener):
         if analysis.compares or runs:
             paths = None if isinstance(runs, bool) else runs
             found = _on_runs(analysis, opened, paths, limit, layers, settings, listener)
@@ -101,6 +118,21 @@ def analyze(
         "cachetool_version": version("cachetool"),
     }
     return loaded
+
+
+def _packages(analysis: Analysis) -> tuple[str, ...]:
+    """What must be the same on workers, the package that announces the analysis included."""
+    point = announced(GROUP).get(analysis.name)
+    own = () if point is None or point.dist is None else (point.dist.name,)
+    return tuple(dict.fromkeys((*PACKAGES, *own)))
+
+
+def _computing(cluster: Cluster | None, job: GraphJob, name: str, events: Events) -> AbstractContextManager[Any]:
+    """Where dask computes meanwhile, and who is told."""
+    if cluster is None:
+        return _Tasks(name, events)
+    found: AbstractContextManager[Any] = dask.config.set(scheduler=ClusterScheduler(cluster, job, name, events))
+    return found
 
 
 def _on_runs(
@@ -193,7 +225,7 @@ def _restrict(store: xr.Dataset, limit: int | None, layers: Sequence[int] | None
 
 
 class _Tasks(Callback):
-    """Tells events how far dask has come; BLAS runs on one thread meanwhile."""
+    """Where this process computes: tells events how far dask has come; BLAS runs on one thread meanwhile."""
 
     def __init__(self, name: str, events: Events) -> None:
         self._name, self._events = name, events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import dask.array as da
@@ -17,6 +18,7 @@ from cachetool import places
 from cachetool.backbones import Backbone
 from cachetool.edits import Edit
 from cachetool.edits.apply import hide_keys
+from cachetool.environment import resolve_device
 from cachetool.errors import IncompleteError, InvalidEditError
 from cachetool.objects import AnyPlace, Place
 from cachetool.provenance import RUN, check_provenance
@@ -70,29 +72,19 @@ def attention(
     path = store_path(store)
     reader = StoreReader(path)
     spec = reader.spec
-    cache_path = path if spec.kind == "cache" else places.cache_of_run(path)
-    cache = spec if spec.kind == "cache" else StoreReader(cache_path).spec
     check_provenance(path, spec.key, spec.facts, *(RUN if spec.kind == "run" else ()))
-    depth = cache.layers[-1]
+    depth = _cache_of(reader)[1].layers[-1]
     if layers is None and isinstance(store, xr.Dataset):
         layers = [layer for layer in np.atleast_1d(store.layer.values).tolist() if layer in _whole(reader, depth)]
     chosen = _choose(reader, layers, depth)
-    backbone = open_backbone(cache_path, cache, weights)
-    hidden = _hidden_keys(path, reader, depth)
-    backbone.place(device or "cpu", min(chosen), embedding=False)
+    blocks = BlockAttention(reader, min(chosen), weights, device)
     # A model without attention maps must be refused now, not in the middle of a computation.
-    _probabilities(backbone, chosen[0], np.zeros((1, spec.layout.tokens, spec.channels), np.float32), None, device)
-
-    def read(layer: int, first: int, last: int) -> npt.NDArray[np.float32]:
-        state = reader.read_state(layer, first, last)
-        selected = hidden(layer)
-        return _probabilities(backbone, layer, state, None if selected is None else selected[first:last], device)
-
+    blocks.try_out(chosen[0])
     images = _positions(spec, store) if isinstance(store, xr.Dataset) else np.arange(len(spec.images))
-    shape = (len(images), len(chosen), backbone.heads, spec.layout.tokens, spec.layout.tokens)
+    shape = (len(images), len(chosen), blocks.heads, spec.layout.tokens, spec.layout.tokens)
     types = np.array([name for name in spec.layout.types for _ in range(spec.layout.count(name))], dtype=object)
     return xr.DataArray(
-        _lazy(read, chosen, images, shape, spec.block, f"{path}-{tokenize(spec.key, depth, device)}"),
+        _lazy(blocks, chosen, images, shape, spec.block, f"{path}-{tokenize(spec.key, depth, device)}"),
         dims=("image", "layer", "head", "query", "key"),
         coords={
             "image_id": ("image", np.array(spec.images.image_id, dtype=object)[images]),
@@ -102,6 +94,64 @@ def attention(
         },
         name="attention",
     )
+
+
+class BlockAttention:
+    """Attention of the blocks of a store, a few images at a time: a task of dask.
+
+    Where it is unpickled, store and model are opened anew.
+    """
+
+    def __init__(self, reader: StoreReader, first_block: int, weights: str | Path | None, device: str | None) -> None:
+        """Open the model. It goes to the device, from `first_block` on, when it is first run: elsewhere, it may be.
+
+        Raises as `cachetool.attention` does.
+        """
+        self._reader, self._first_block, self._device = reader, first_block, device
+        self._weights = None if weights is None else Path(weights).absolute()
+        cache_path, cache = _cache_of(reader)
+        self._backbone = open_backbone(cache_path, cache, weights)
+        self._hidden = _hidden_keys(reader.path, reader, cache.layers[-1])
+        self._placed: torch.device | None = None
+        self._guard = Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What opens store and model where this is unpickled: weights do not travel."""
+        return BlockAttention, (self._reader, self._first_block, self._weights, self._device)
+
+    @property
+    def heads(self) -> int:
+        """Heads of a block."""
+        return self._backbone.heads
+
+    def try_out(self, layer: int) -> None:
+        """Raise `UnsupportedModelError` where the model has no attention maps."""
+        spec = self._reader.spec
+        state = np.zeros((1, spec.layout.tokens, spec.channels), np.float32)
+        _probabilities(self._backbone, layer, state, None, self._backbone.device)
+
+    def __call__(self, layer: int, first: int, last: int) -> npt.NDArray[np.float32]:
+        """Attention (image, 1, head, query, key) of images from `first` to before `last` in one block."""
+        with self._guard:
+            if self._placed is None:
+                self._placed = resolve_device(self._device or "cpu")
+                self._backbone.place(self._placed, self._first_block, embedding=False)
+        selected = self._hidden(layer)
+        return _probabilities(
+            self._backbone,
+            layer,
+            self._reader.read_state(layer, first, last),
+            None if selected is None else selected[first:last],
+            self._placed,
+        )[:, None]
+
+
+def _cache_of(reader: StoreReader) -> tuple[Place, StoreSpec]:
+    """The cache of a store, which may be itself, and what it says about itself."""
+    if reader.spec.kind == "cache":
+        return reader.path, reader.spec
+    path = places.cache_of_run(reader.path)
+    return path, StoreReader(path).spec
 
 
 def _positions(spec: StoreSpec, store: xr.Dataset) -> npt.NDArray[np.int64]:
@@ -154,18 +204,18 @@ def _probabilities(
     layer: int,
     state: npt.NDArray[np.float32],
     selected: npt.NDArray[np.bool_] | None,
-    device: str | None,
+    device: torch.device,
 ) -> npt.NDArray[np.float32]:
     """Attention (image, head, query, key) of one block on its input (image, token, channel)."""
-    mask = None if selected is None else hide_keys(torch.from_numpy(selected).to(device or "cpu"))
+    mask = None if selected is None else hide_keys(torch.from_numpy(selected).to(device))
     with torch.inference_mode():
-        found = backbone.attention(torch.from_numpy(state).to(device or "cpu"), layer, attention_mask=mask)
+        found = backbone.attention(torch.from_numpy(state).to(device), layer, attention_mask=mask)
     values: npt.NDArray[np.float32] = found.cpu().numpy()
     return values
 
 
 def _lazy(
-    read: Callable[[int, int, int], npt.NDArray[np.float32]],
+    blocks: BlockAttention,
     layers: Sequence[int],
     images: npt.NDArray[np.int64],
     shape: tuple[int, ...],
@@ -184,15 +234,9 @@ def _lazy(
     ]
     name = f"attention-{tokenize(name, list(layers), images, shape, size)}"
     graph: dict[Any, Any] = {
-        (name, row, column, 0, 0, 0): (_with_layer, read, layer, first, last)
+        (name, row, column, 0, 0, 0): (blocks, layer, first, last)
         for row, (first, last) in enumerate(edges)
         for column, layer in enumerate(layers)
     }
     chunks = (tuple(last - first for first, last in edges), (1,) * len(layers), *((length,) for length in rest))
     return da.Array(graph, name, chunks, dtype=np.float32)  # type: ignore[no-untyped-call]
-
-
-def _with_layer(
-    read: Callable[[int, int, int], npt.NDArray[np.float32]], layer: int, first: int, last: int
-) -> npt.NDArray[np.float32]:
-    return read(layer, first, last)[:, None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
+import dask
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,7 +17,7 @@ import cachetool
 from cachetool import Edit
 from cachetool.backbones import load
 from cachetool.datasets import open_dataset
-from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.errors import IncompleteError, InvalidEditError, UnknownNameError
 from tests.reference.plain_models import save_weights, write_folder
 from tests.reference.quick import quick
 
@@ -140,3 +142,20 @@ def test_what_cannot_be_computed_is_refused(cache: xr.Dataset) -> None:
         cachetool.attention(run)
     with pytest.raises(IncompleteError, match=r"lacks 3, 4 and holds none"):
         cachetool.attention(run, [3, 4])
+
+
+def test_a_device_that_is_not_there(cache: xr.Dataset) -> None:
+    """The model goes there when it is first run, which may be in another process."""
+    lazy = cachetool.attention(cache, 3, device="abacus")
+    with pytest.raises(UnknownNameError, match="--device abacus: torch cannot use it here"):
+        lazy.compute()
+
+
+def test_what_travels_is_what_opens_the_model_again(cache: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    lazy = cachetool.attention(cache, 3)
+    expected = lazy.values
+    packed = pickle.dumps(dict(lazy.data.__dask_graph__()))
+    assert len(packed) < 2000  # of a model with 5 MB of weights
+    monkeypatch.chdir("/")
+    graph = pickle.loads(packed)
+    np.testing.assert_array_equal(dask.get(graph, next(iter(graph))), expected)

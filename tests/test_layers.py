@@ -19,8 +19,9 @@ LAYERS = (
     {"accessor", "annotations", "backbones", "calibrating", "interchange", "samples", "streaming", "tree"},
     {"extraction"},
     {"replaying"},
+    {"attending"},
     {"distributing"},
-    {"api", "attending", "classifying", "differing", "plan", "verifying"},
+    {"api", "classifying", "differing", "plan", "verifying"},
     {"cli"},
 )
 """Parts of the package from the bottom up: each may import those below it, and itself."""

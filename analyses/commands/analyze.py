@@ -9,6 +9,7 @@ import typer
 
 from cachetool.cli import completion
 from cachetool.cli.console import (
+    ClusterOption,
     DeviceOption,
     JsonOption,
     RootOption,
@@ -57,6 +58,7 @@ def command(
     draw: Annotated[bool, typer.Option("--figures", help="Draw what can be drawn, beside the file.")] = False,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    cluster: ClusterOption = None,
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -101,6 +103,7 @@ def command(
             options=options,
             weights=weights,
             device=device,
+            cluster=cluster,
             events=events,
         )
     write_netcdf(found, file)

@@ -9,6 +9,16 @@ from cachetool.distributing.calibration import summarize_on
 from cachetool.distributing.cluster import Cluster
 from cachetool.distributing.connecting import ClusterLike, connect
 from cachetool.distributing.extraction import compute_on
+from cachetool.distributing.graphs import ClusterScheduler, GraphJob
 from cachetool.distributing.replays import replay_on
 
-__all__ = ["Cluster", "ClusterLike", "compute_on", "connect", "replay_on", "summarize_on"]
+__all__ = [
+    "Cluster",
+    "ClusterLike",
+    "ClusterScheduler",
+    "GraphJob",
+    "compute_on",
+    "connect",
+    "replay_on",
+    "summarize_on",
+]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import platform
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cachetool.distributing.inspecting import agreed, check_python, check_sight, probe, witnesses
 from cachetool.distributing.jobs import Job
-from cachetool.distributing.workers import Description, describe, run_item, stop
-from cachetool.environment import RECORDED_PACKAGES
+from cachetool.distributing.workers import Description, describe, run_item, run_step, stop
 from cachetool.errors import ClusterError
 from cachetool.events import Events
 
@@ -62,7 +61,7 @@ class Cluster:
         """Have every worker open a job. Raises `ClusterError` naming all that cannot, or that differ from others."""
         folders = [str(path) for path, _owner in job.locks]
         check_python(*self._ask(platform.python_version))
-        check_sight(*self._ask(probe(), RECORDED_PACKAGES, witnesses(job), folders))
+        check_sight(*self._ask(probe(), job.packages, witnesses(job), folders))
         return agreed(*self._ask(describe, job))
 
     def each(
@@ -87,11 +86,7 @@ class Cluster:
             while todo or waiting:
                 while todo and len(waiting) < AHEAD * max(len(known), 1):
                     item = todo.popleft()
-                    key = f"cachetool-{job.token}-{item}"
-                    future = self._client.submit(
-                        run_item, job, described, item, key=key, pure=False, resources=self._resources
-                    )
-                    waiting.append((item, future))
+                    waiting.append((item, self._submit(run_item, job, described, item, name=item)))
                 item, future = waiting[0]
                 known = self._wait_for(future, known, events)
                 outcome = _result(future, item)
@@ -103,6 +98,58 @@ class Cluster:
         finally:
             if waiting:
                 self._give_up(job, [future for _item, future in waiting])
+
+    def compute(
+        self,
+        job: Job,
+        described: Description,
+        steps: Mapping[Hashable, tuple[Hashable, ...]],
+        item: Callable[[Hashable], Any],
+        wanted: Collection[Hashable],
+        events: Events,
+    ) -> dict[Hashable, Any]:
+        """Values of the wanted ones among steps that use what others gave.
+
+        `steps` names what each needs, which all precede it, and `item` makes of a name what a worker does. What a step
+        gave stays on its worker until those that need it are done; with a worker that is lost it goes, and is made
+        again. What is submitted ahead, and so what workers hold, is bounded. Raises and is given up as `each`.
+        """
+        unmet = Counter(name for needs in (*steps.values(), wanted) for name in needs)
+        known = self._workers()
+        todo = deque(steps)
+        waiting: deque[tuple[Hashable, Future]] = deque()
+        held: dict[Hashable, Future] = {}
+        try:
+            while todo or waiting:
+                while todo and len(waiting) < AHEAD * max(len(known), 1):
+                    name = todo.popleft()
+                    place = len(steps) - len(todo)
+                    held[name] = self._submit(
+                        run_step, job, described, item(name), *(held[need] for need in steps[name]), name=place
+                    )
+                    waiting.append((place, held[name]))
+                    unmet.subtract(steps[name])
+                    for need in steps[name]:
+                        if not unmet[need]:
+                            held.pop(need, None)  # the scheduler keeps it until this step is done
+                place, future = waiting[0]
+                if not future.done():  # to look for lost workers takes milliseconds, as long as many a step
+                    known = self._wait_for(future, known, events)
+                if future.status != "finished":
+                    _result(future, place)
+                waiting.popleft()
+                events.advance(1)
+            return {name: _result(held[name], name) for name in wanted}
+        except BaseException:
+            self._give_up(job, [*held.values(), *(future for _place, future in waiting)])
+            raise
+
+    def _submit(self, function: Callable[..., Any], job: Job, *arguments: Any, name: Hashable) -> Future:
+        """A task of a job, begun in the order in which tasks were submitted."""
+        return self._client.submit(
+            function, job, *arguments, key=f"cachetool-{job.token}-{name}", pure=False, resources=self._resources,
+            fifo_timeout=0,
+        )  # fmt: skip
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
         """What a function gives on every worker, an exception where it raised, and names of workers, both by address.

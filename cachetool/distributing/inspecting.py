@@ -12,7 +12,6 @@ from typing import Any
 
 from cachetool.distributing.jobs import Job
 from cachetool.distributing.workers import Description
-from cachetool.environment import RECORDED_PACKAGES
 from cachetool.errors import CachetoolError, ClusterError
 from cachetool.store import lock_path
 
@@ -25,7 +24,8 @@ def witnesses(job: Job) -> dict[str, str]:
 
     Of stores that are written it is the lock: no other root has one of this process.
     """
-    files = [lock_path(store, owner) for store, owner in job.locks] or [job.cache / "zarr.json"]
+    files = [lock_path(store, owner) for store, owner in job.locks]
+    files = files or [store / "zarr.json" for store in (job.cache, *job.reads)]
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -79,16 +79,15 @@ def check_python(found: Found, names: Mapping[str, str]) -> None:
 
 def check_sight(found: Found, names: Mapping[str, str]) -> None:
     """Raise `ClusterError` naming every worker that lacks a package, has another version, or another root."""
-    here = {name: version(name) for name in RECORDED_PACKAGES}
     problems: dict[str, str] = {}
     for address, answer in found.items():
         if isinstance(answer, BaseException):
             problems[address] = _said(answer)
             continue
         different = [
-            f"{name} {there or 'is missing'} (here {here[name]})"
+            f"{name} {there or 'is missing'} (here {version(name)})"
             for name, there in answer["versions"].items()
-            if there != here[name]
+            if there != version(name)
         ]
         if wrong := [*different, *answer["problems"]]:
             problems[address] = "; ".join(wrong)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
 
+from cachetool.environment import RECORDED_PACKAGES
 from cachetool.events import Events
 from cachetool.objects import Place
 from cachetool.store import Owner
@@ -35,6 +36,10 @@ class Job:
     """The cache, as an absolute path."""
     locks: tuple[tuple[Place, Owner], ...] = ()
     """Stores that are written, and who must hold their locks meanwhile."""
+    reads: tuple[Place, ...] = ()
+    """Further stores that are read, as absolute paths."""
+    packages: tuple[str, ...] = RECORDED_PACKAGES
+    """What must be installed in the same version here and there."""
     token: str = field(default_factory=lambda: uuid4().hex)
     """Tells jobs apart in the memory of a worker."""
 

@@ -92,18 +92,16 @@ class Wanted:
 def run_item(job: Job, expected: Description, item: Any) -> Outcome:
     """Do one item of a job: the task. A worker that joined late has to be as the others were `expected` to be."""
     with _working:
-        opened, events = _open(job)
-        events.advance(0)
-        here, there = Description(opened.environment, opened.batch_size).decisive, expected.decisive
-        if different := [
-            f"{name} {here.get(name)}, not {there[name]}" for name in there if here.get(name) != there[name]
-        ]:
-            raise ClusterError(
-                f"a worker joined on {socket.gethostname()} that computes otherwise than the others: "
-                f"{'; '.join(different)}; stop it, then run the same command again"
-            )
+        opened, events = _open_as(job, expected)
         value = opened.run(item)
         return Outcome(value, events.take_messages())
+
+
+def run_step(job: Job, expected: Description, item: Any, *inputs: Any) -> Any:
+    """Do one item with what earlier ones gave: the value stays on a worker, for those that follow."""
+    with _working:
+        opened, _events = _open_as(job, expected)
+        return opened.run((item, inputs))
 
 
 async def describe(job: Job) -> Description:
@@ -147,6 +145,19 @@ def _open(job: Job) -> tuple[Opened, Wanted]:
 
     opened: tuple[Opened, Wanted] = kept("job", job.token, make)
     return opened
+
+
+def _open_as(job: Job, expected: Description) -> tuple[Opened, Wanted]:
+    """Open a job that is wanted. Raises `ClusterError` where this worker computes otherwise than is expected."""
+    opened, events = _open(job)
+    events.advance(0)
+    here, there = Description(opened.environment, opened.batch_size).decisive, expected.decisive
+    if different := [f"{name} {here.get(name)}, not {there[name]}" for name in there if here.get(name) != there[name]]:
+        raise ClusterError(
+            f"a worker joined on {socket.gethostname()} that computes otherwise than the others: "
+            f"{'; '.join(different)}; stop it, then run the same command again"
+        )
+    return opened, events
 
 
 def _describe(job: Job) -> Description:

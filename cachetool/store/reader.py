@@ -55,7 +55,7 @@ class StoreReader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Open the store anew in the process that unpickles the reader: maps of files do not travel."""
-        return partial(StoreReader, verify=self._verify), (self.path,)
+        return partial(StoreReader, verify=self._verify), (self.path.absolute(),)  # it may stand in another folder
 
     @cached_property
     def spec(self) -> StoreSpec:

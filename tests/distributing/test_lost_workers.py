@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -113,6 +115,89 @@ def test_a_study_with_a_killed_worker(tmp_path: Path) -> None:
     one, two = (tmp_path / name / "studies" / "small" / "table.csv" for name in ("one", "two"))
     assert len(one.read_text().splitlines()) > 10
     assert two.read_bytes() == one.read_bytes()
+
+
+ANALYSE = """
+import sys, time
+from pathlib import Path
+from uuid import uuid4
+
+def main(cluster):
+    import hashlib, os
+    import numpy as np
+    import xarray as xr
+    from analyses.analysis import Analysis
+    from analyses.analyze import analyze
+    here = Path.cwd()
+
+    def measured(values):
+        name = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+        (here / "begun" / f"{name}-{os.getpid()}-{uuid4()}").touch()
+        while cluster and len(list((here / "begun").iterdir())) > 6 and not (here / "go on").exists():
+            time.sleep(0.02)
+        return (values.astype(np.float64) ** 2).sum(axis=-1) ** 0.5
+
+    def norms(store):
+        "Norms that wait for a file after the first few."
+        lengths = xr.apply_ufunc(
+            measured, store.patches, input_core_dims=[["channel"]], dask="parallelized", output_dtypes=[float]
+        )
+        return xr.Dataset({"largest": lengths.max("patch"), "mean": lengths.mean(["image", "patch"])})
+
+    found = analyze(Analysis("norms", norms), "activations/shapes/tiny-reg.zarr", cluster=cluster, events=Told())
+    np.savez(here / "found.npz", **{name: found[name].values for name in found.data_vars})
+
+class Told:
+    def start(self, phase, total): print(phase, total)
+    def advance(self, images, nbytes=0): pass
+    def message(self, text): print(text)
+
+if __name__ == "__main__":
+    main(sys.argv[1] if sys.argv[1:] else None)
+"""
+"""Every block says that it was begun, and by whom; after six they wait."""
+
+
+def test_an_analysis_with_a_killed_worker(single: Path, tmp_path: Path) -> None:
+    """While it waits in a task, so that it is lost half-way, with what it had done and in hand."""
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder, cluster in zip(folders, ((), ("local:2",)), strict=True):
+        (folder / "begun").mkdir(parents=True)
+        (folder / "activations").symlink_to(single / "activations")
+        (folder / "analyse.py").write_text(ANALYSE)
+        process = subprocess.Popen(
+            [sys.executable, "analyse.py", *cluster],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        if cluster:
+            while len(begun := begun_in(folder)) < 7:
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.02)
+            _block, lost = begun[-1]  # it waits in this one, whatever the other does
+            psutil.Process(int(lost)).kill()
+            (folder / "go on").touch()
+        text, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, text
+        if cluster:
+            assert "lost worker tcp://127.0.0.1:" in text
+    one, two = (dict(np.load(folder / "found.npz")) for folder in folders)
+    assert {name: values.tobytes() for name, values in one.items()} == {
+        name: values.tobytes() for name, values in two.items()
+    }
+    blocks = [name for name, _process in begun_in(folders[0])]
+    assert len(set(blocks)) == len(blocks) > 80
+    again = Counter(name for name, _process in begun_in(folders[1]))
+    assert set(again) == set(blocks)
+    of_the_lost = {name for name, process in begun_in(folders[1]) if process == lost}
+    assert {name for name, count in again.items() if count > 1} <= of_the_lost
+    assert max(again.values()) == 2
+
+
+def begun_in(folder: Path) -> list[tuple[str, str]]:
+    """Blocks in the order in which they were begun, with the processes that began them."""
+    files = sorted((folder / "begun").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    names = [file.name.split("-") for file in files]
+    return [(name, process) for name, process, *_rest in names]
 
 
 def test_interrupted(single: Path, tmp_path: Path, contents: Contents) -> None:

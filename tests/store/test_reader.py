@@ -140,6 +140,13 @@ def test_a_reader_travels_to_another_process(path, example) -> None:
         np.testing.assert_array_equal(reader.read("cls", 1, 0, 10), example.values["cls"][:, 1])
 
 
+def test_a_reader_travels_to_a_process_that_stands_elsewhere(path, monkeypatch) -> None:
+    monkeypatch.chdir(path.parent)
+    packed = pickle.dumps(StoreReader(path.name))
+    monkeypatch.chdir("/")
+    assert pickle.loads(packed).path == path
+
+
 def test_the_norm_is_read_back_or_none(tmp_path, kit) -> None:
     spec = kit.make_example().spec
     norms = (None, NormSpec("rms_norm", 0.0, np.arange(5, dtype=np.float32)), NormSpec("layer_norm", 1e-5))
