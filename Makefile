@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow coverage mutation bench lint install clean
+.PHONY: demo test test-slow test-exhaustive coverage mutation bench lint install clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(PYTEST) -m slow
+
+test-exhaustive: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(PYTEST) -m exhaustive
 
 # Branch coverage of the store, and of the object stores below it, by the tests that are written for them.
 STORE_TESTS := tests/store tests/objects $(addprefix tests/hostile/test_,documents.py records.py shards.py tables.py)

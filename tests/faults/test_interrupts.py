@@ -13,7 +13,7 @@ import pytest
 from cachetool.store import StoreReader
 from tests.faults.commands import count, locks, records, start, succeed
 
-INTERRUPTS = count("CACHETOOL_INTERRUPTS", 6)
+INTERRUPTS = count("CACHETOOL_INTERRUPTS", 4)
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "42", "--workers", "1", "--root")
 REPLAY = ("replay", "--ablation", "zero", "--ablation", "shuffle", "--from-layer", "1", "--keep", "all", "--root")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.commands import start, succeed
+from tests.faults.commands import count, start, succeed
 
 IMAGES = 48
 """Twelve blocks: a kill should find several finished ones."""
-KILLS = 20
+KILLS = count("CACHETOOL_KILLS", 8)
 
 
 def command(root: Path) -> tuple[object, ...]:
