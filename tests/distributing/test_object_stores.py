@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.distributing.commands import finish, go_on, kill_one_worker, start, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 EXTRACT = ("extract", "tiny-reg", "shapes", "--limit", "160", "--workers", "1", "--layers", "6-12")
 STUDY = """
@@ -45,25 +46,34 @@ def contents(root: Any) -> dict[str, bytes]:
     return {name: b"" if name.endswith(told) else file.read_bytes() for name, file in sorted(wanted.items())}
 
 
-def test_a_cache_and_a_study_with_a_killed_worker(object_root: Any, tmp_path: Path) -> None:
-    here, there = tmp_path / "one", tmp_path / "two"
+def twice(command: Sequence[str], cache: str, root: Any, folder: Path) -> None:
+    """A command by one process on a disk, and by two, one of them killed, on a root in an object store."""
+    here, there = folder / "one", folder / "two"
     disk = here / "activations"
-    for folder in (here, there):
-        folder.mkdir()
-        (folder / "small.toml").write_text(STUDY)
-    for command in (EXTRACT, ("study", "small.toml", "--no-figures")):
-        finish(start((*command, "--root", str(disk)), here))
-        cache = "shapes/tiny-reg.zarr" if command is EXTRACT else "shapes-train/tiny-reg.zarr"
-        process = start((*command, "--root", str(object_root), "--cluster", "local:2"), there, cache)
-        records = object_root / cache / ".cachetool" / "blocks"
-        wait_until(lambda records=records: len(list(records.iterdir())) >= 2, process)
-        kill_one_worker(process)
-        go_on(there)
-        assert "lost worker" in finish(process)
-    found, expected = contents(object_root), contents(disk)
-    assert len(expected) > 150
+    for one in (here, there):
+        one.mkdir()
+        (one / "small.toml").write_text(STUDY)
+    finish(start((*command, "--root", str(disk)), here))
+    process = start((*command, "--root", str(root), "--cluster", "local:2"), there, cache)
+    records = root / cache / ".cachetool" / "blocks"
+    wait_until(lambda: len(list(records.iterdir())) >= 2, process)
+    kill_one_worker(process)
+    go_on(there)
+    assert "lost worker" in finish(process)
+    found, expected = contents(root), contents(disk)
+    assert len(expected) > 100
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
-    one, two = (folder / "studies" / "small" / "table.csv" for folder in (here, there))
+
+
+@pytest.mark.slow
+def test_a_cache_with_a_killed_worker(object_root: Any, tmp_path: Path) -> None:
+    twice(EXTRACT, "shapes/tiny-reg.zarr", object_root, tmp_path)
+
+
+@pytest.mark.exhaustive
+def test_a_study_with_a_killed_worker(object_root: Any, tmp_path: Path) -> None:
+    twice(("study", "small.toml", "--no-figures"), "shapes-train/tiny-reg.zarr", object_root, tmp_path)
+    one, two = (tmp_path / name / "studies" / "small" / "table.csv" for name in ("one", "two"))
     assert len(one.read_text().splitlines()) > 5
     assert two.read_bytes() == one.read_bytes()
