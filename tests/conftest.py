@@ -24,6 +24,13 @@ TOGETHER = (
 )  # fmt: skip
 """Beginnings of paths of tests that share what takes seconds to make: a cache and its runs, a study, a model."""
 
+FIRST = (
+    "tests/distributing/test_lost_workers", "tests/distributing/test_object_stores", "tests/reference/test_replays",
+    "tests/benchmarks/", "tests/faults/", "tests/analyses/study/", "tests/analyses/report/", "tests/analyses/",
+    "tests/test_wheel", "tests/test_how_to", "tests/test_tutorial",
+)  # fmt: skip
+"""Beginnings of paths of the tests that take longest and begin first: none is then left to one process at the end."""
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -73,6 +80,15 @@ def object_proxy(object_server: Any, object_root: Any, monkeypatch: pytest.Monke
     proxy.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put `FIRST` first, each file whole."""
+
+    def place(item: pytest.Item) -> int:
+        return next((index for index, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST))
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Keep the tests of a file, or of a group of `TOGETHER`, in one process: they share what they make."""
@@ -83,4 +99,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
             file = nodeid.partition("::")[0]
             return next((together[0] for together in TOGETHER if file.startswith(together)), file)
 
+    config.option.loadscopereorder = False  # by their numbers of tests, which say little about the time they take
     return Sharing(config, log)
