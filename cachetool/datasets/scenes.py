@@ -38,13 +38,9 @@ _SHADOW_OPACITY: Final = 0.35
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One drawn picture with its exact annotations."""
+class Landmarks:
+    """What is known of the main object of a scene."""
 
-    image: NDArray[np.uint8]
-    """(row, column, rgb), sRGB values from 0 to 255."""
-    mask: NDArray[np.uint8]
-    """(row, column), class index + 1 of the topmost object at the pixel's centre; ``BACKGROUND`` elsewhere."""
     label: int
     """Class index of the main object, into ``CLASS_NAMES``."""
     keypoints: FloatArray
@@ -57,49 +53,66 @@ class Scene:
     """x0, y0, x1, y1 of the main object's visible pixels, half-open, in pixels."""
 
 
+@dataclass(frozen=True)
+class Scene(Landmarks):
+    """One drawn picture with its exact annotations."""
+
+    image: NDArray[np.uint8]
+    """(row, column, rgb), sRGB values from 0 to 255."""
+    mask: NDArray[np.uint8]
+    """(row, column), class index + 1 of the topmost object at the pixel's centre; ``BACKGROUND`` elsewhere."""
+
+
 def draw_scene(split: str, index: int, *, size: int = 128, seed: int = 0) -> Scene:
     """Draw scene ``index`` of a split at ``size`` x ``size`` pixels; the same arguments always give the same scene.
 
     All lengths are shares of the side, so that another ``size`` shows the same scene but for its pixel noise.
     Raises ``ValueError`` for an unknown split, a negative index or seed, or a size below 16 pixels.
     """
+    random = _random(split, index, seed)
+    if size < 16:
+        raise ValueError(f"shapes are not recognisable below 16 pixels, got size {size}")
+    canvas, backdrop = _background(random, size)
+    mask = np.full((size, size), BACKGROUND, dtype=np.uint8)
+    objects = _objects(random, size, backdrop)
+    for one in objects:
+        if (crop := _crop(one, size)) is not None:
+            _paint(canvas, one, crop)
+            _cover(mask, one, crop)
+    canvas += np.float32(0.015) * random.standard_normal(canvas.shape, dtype=np.float32)
+    image = np.clip(canvas * 255.0 + 0.5, 0.0, 255.0).astype(np.uint8)
+    return Scene(**vars(_landmarks(objects[-1], mask)), image=image, mask=mask)
+
+
+def landmarks_of_scene(split: str, index: int, *, size: int = 128, seed: int = 0) -> Landmarks:
+    """What `draw_scene` says of the main object, without drawing the rest. Raises ``ValueError`` as it does."""
+    random = _random(split, index, seed)
+    _, backdrop = _background(random, 1)  # it draws as many random numbers whatever its size
+    main = _objects(random, size, backdrop)[-1]
+    mask = np.full((size, size), BACKGROUND, dtype=np.uint8)
+    if (crop := _crop(main, size)) is not None:
+        _cover(mask, main, crop)
+    return _landmarks(main, mask)
+
+
+def label_of_scene(split: str, index: int, *, seed: int = 0) -> int:
+    """The `label` of a scene, which is drawn no further than it takes. Raises ``ValueError`` as `draw_scene` does."""
+    random = _random(split, index, seed)
+    _background(random, 1)  # it draws as many random numbers whatever its size
+    return _label(random)
+
+
+def _random(split: str, index: int, seed: int) -> np.random.Generator:
     if split not in SPLITS:
         raise ValueError(f"no split {split!r} in shapes; it has {', '.join(SPLITS)}")
     if index < 0 or seed < 0:
         raise ValueError(f"index and seed count from 0, got index {index} and seed {seed}")
-    if size < 16:
-        raise ValueError(f"shapes are not recognisable below 16 pixels, got size {size}")
     # The generator advances the lowest counter word, so scenes with another index or split can never meet.
-    random = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, SPLITS[split], index]))
+    return np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, SPLITS[split], index]))
 
-    canvas, backdrop = _background(random, size)
-    mask = np.full((size, size), BACKGROUND, dtype=np.uint8)
-    label = int(random.integers(len(SHAPES)))
-    shape = SHAPES[label]
-    radius = _uniform(random, *_OBJECT_RADIUS) * size
-    # A quarter of the radius may leave the picture, so that a few objects are cut by its border.
-    slack = max(0.5 * size - 0.8 * radius, 0.0)
-    centre = 0.5 * size + slack * (2.0 * random.random(2) - 1.0)
 
-    # The smaller objects come first: whatever follows is painted over them.
-    count = int(np.searchsorted(_DISTRACTORS, random.random()))
-    for other in random.permutation([c for c in range(len(SHAPES)) if c != label])[:count]:
-        ratio = _uniform(random, *_DISTRACTOR_RATIO) * math.sqrt(shape.area / SHAPES[other].area)
-        # Of a few places the one furthest from the main object, so that most stay at least half visible.
-        places = (0.12 + 0.76 * random.random((4, 2))) * size
-        place = places[np.argmax(np.hypot(*(places - centre).T))]
-        _paint(random, canvas, mask, int(other), _pose(random, place, ratio * radius), backdrop)
-
-    pose = _pose(random, centre, radius)
-    _paint(random, canvas, mask, label, pose, backdrop)
-    canvas += np.float32(0.015) * random.standard_normal(canvas.shape, dtype=np.float32)
-    image = np.clip(canvas * 255.0 + 0.5, 0.0, 255.0).astype(np.uint8)
-
-    points = shape.keypoints @ pose.linear.T + pose.centre
-    visible = np.all((points >= 0.0) & (points < size), axis=1)
-    rows, columns = np.any(mask == label + 1, axis=1).nonzero()[0], np.any(mask == label + 1, axis=0).nonzero()[0]
-    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return Scene(image, mask, label, (points - 0.5).astype(np.float32), shape.keypoint_names, visible, box)
+def _label(random: np.random.Generator) -> int:
+    return int(random.integers(len(SHAPES)))
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,59 @@ class _Pose:
     centre: FloatArray  # (xy,), edge coordinates
     radius: float  # pixels of one canonical unit
     rotation: float  # radians, clockwise on screen
+
+
+@dataclass(frozen=True)
+class _Object:
+    label: int
+    pose: _Pose
+    colour: FloatArray  # (rgb,), as all colours
+    shade: FloatArray  # of the texture
+    accent: FloatArray  # of details
+    kind: int  # of the texture
+    frequency: float  # of the texture
+    has_details: bool
+    turn: float  # of the texture, radians
+
+
+def _objects(random: np.random.Generator, size: int, backdrop: FloatArray) -> list[_Object]:
+    """The objects of a scene in the order in which they are painted: the main object comes last."""
+    label = _label(random)
+    radius = _uniform(random, *_OBJECT_RADIUS) * size
+    # A quarter of the radius may leave the picture, so that a few objects are cut by its border.
+    slack = max(0.5 * size - 0.8 * radius, 0.0)
+    centre = 0.5 * size + slack * (2.0 * random.random(2) - 1.0)
+
+    # The smaller objects come first: whatever follows is painted over them.
+    objects = []
+    count = int(np.searchsorted(_DISTRACTORS, random.random()))
+    for other in random.permutation([c for c in range(len(SHAPES)) if c != label])[:count]:
+        ratio = _uniform(random, *_DISTRACTOR_RATIO) * math.sqrt(SHAPES[label].area / SHAPES[other].area)
+        # Of a few places the one furthest from the main object, so that most stay at least half visible.
+        places = (0.12 + 0.76 * random.random((4, 2))) * size
+        place = places[np.argmax(np.hypot(*(places - centre).T))]
+        objects.append(_object(random, int(other), _pose(random, place, ratio * radius), backdrop))
+    return [*objects, _object(random, label, _pose(random, centre, radius), backdrop)]
+
+
+def _object(random: np.random.Generator, label: int, pose: _Pose, backdrop: FloatArray) -> _Object:
+    candidates = np.stack([_colour(random, (0.35, 0.95), (0.3, 1.0)) for _ in range(3)])
+    # Of three colours the one furthest from the background: an object should be hard to name, not hard to see.
+    colour = candidates[np.argmax(np.abs(candidates - backdrop).sum(axis=1))]
+    shade = np.clip(colour * _uniform(random, 0.45, 0.75) + _uniform(random, 0.0, 0.35), 0.0, 1.0)
+    accent = _colour(random, (0.1, 0.9), (0.15, 1.0))
+    kind, frequency = int(random.integers(5)), _uniform(random, 2.0, 4.5)
+    has_details, turn = random.random() < 0.75, 2.0 * math.pi * random.random()
+    return _Object(label, pose, colour, shade, accent, kind, frequency, has_details, turn)
+
+
+def _landmarks(main: _Object, mask: NDArray[np.uint8]) -> Landmarks:
+    shape, pose, seen = SHAPES[main.label], main.pose, mask == main.label + 1
+    points = shape.keypoints @ pose.linear.T + pose.centre
+    visible = np.all((points >= 0.0) & (points < len(mask)), axis=1)
+    rows, columns = np.any(seen, axis=1).nonzero()[0], np.any(seen, axis=0).nonzero()[0]
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return Landmarks(main.label, (points - 0.5).astype(np.float32), shape.keypoint_names, visible, box)
 
 
 def _uniform(random: np.random.Generator, low: float, high: float) -> float:
@@ -162,46 +228,59 @@ def _pattern(u: RealArray, v: RealArray, kind: int, frequency: float) -> RealArr
     return np.asarray(np.clip((wave - (0.45 if kind == 4 else 0.0)) * 4.0 + 0.5, 0.0, 1.0))
 
 
-def _paint(
-    random: np.random.Generator,
-    canvas: FloatArray,
-    mask: NDArray[np.uint8],
-    label: int,
-    pose: _Pose,
-    backdrop: FloatArray,
-) -> None:
-    """Draw one object with its shadow into ``canvas`` and ``mask``."""
-    shape, size = SHAPES[label], len(mask)
-    candidates = np.stack([_colour(random, (0.35, 0.95), (0.3, 1.0)) for _ in range(3)])
-    # Of three colours the one furthest from the background: an object should be hard to name, not hard to see.
-    colour = candidates[np.argmax(np.abs(candidates - backdrop).sum(axis=1))]
-    shade = np.clip(colour * _uniform(random, 0.45, 0.75) + _uniform(random, 0.0, 0.35), 0.0, 1.0)
-    accent = _colour(random, (0.1, 0.9), (0.15, 1.0))
-    kind, frequency = int(random.integers(5)), _uniform(random, 2.0, 4.5)
-    has_details, turn = random.random() < 0.75, 2.0 * math.pi * random.random()
+@dataclass(frozen=True)
+class _Crop:
+    """The part of the picture that an object and its shadow may touch."""
 
-    starts, ends = _place(shape.outline, pose)
-    shift = np.float32(0.07 * pose.radius)
+    starts: FloatArray  # of the outline's edges, relative to the crop
+    ends: FloatArray
+    shift: np.float32  # of the shadow, pixels
+    origin: FloatArray  # (xy,)
+    rows: slice
+    columns: slice
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+
+def _crop(one: _Object, size: int) -> _Crop | None:
+    """Where an object lies; None outside of the picture."""
+    starts, ends = _place(SHAPES[one.label].outline, one.pose)
+    shift = np.float32(0.07 * one.pose.radius)
     x0, y0 = (int(v) for v in np.clip(np.floor(starts.min(axis=0)), 0, size))
     x1, y1 = (int(v) for v in np.clip(np.ceil(starts.max(axis=0) + shift), 0, size))
     if x0 >= x1 or y0 >= y1:
-        return
-    origin, extent = np.array([x0, y0], dtype=np.float32), (y1 - y0, x1 - x0)
-    region = canvas[y0:y1, x0:x1]
+        return None
+    origin = np.array([x0, y0], dtype=np.float32)
+    return _Crop(starts - origin, ends - origin, shift, origin, slice(y0, y1), slice(x0, x1))
 
-    shadow = coverage(starts - origin + shift, ends - origin + shift, extent)
+
+def _paint(canvas: FloatArray, one: _Object, crop: _Crop) -> None:
+    """Draw one object with its shadow."""
+    shape, pose, extent = SHAPES[one.label], one.pose, crop.extent
+    region = canvas[crop.rows, crop.columns]
+
+    shadow = coverage(crop.starts + crop.shift, crop.ends + crop.shift, extent)
     region *= 1.0 - np.float32(_SHADOW_OPACITY) * shadow[:, :, None]
 
-    x = (np.arange(x0, x1, dtype=np.float32) + 0.5 - pose.centre[0]) / np.float32(pose.radius)
-    y = (np.arange(y0, y1, dtype=np.float32) + 0.5 - pose.centre[1]) / np.float32(pose.radius)
-    cosine, sine = np.float32(math.cos(pose.rotation + turn)), np.float32(math.sin(pose.rotation + turn))
-    texture = _pattern(x * cosine + y[:, None] * sine, y[:, None] * cosine - x * sine, kind, frequency)
-    paint = colour + texture[:, :, None] * (shade - colour)
-    if shape.details is not None and has_details:
+    across, down = (np.arange(part.start, part.stop, dtype=np.float32) for part in (crop.columns, crop.rows))
+    x = (across + 0.5 - pose.centre[0]) / np.float32(pose.radius)
+    y = (down + 0.5 - pose.centre[1]) / np.float32(pose.radius)
+    turn = pose.rotation + one.turn
+    cosine, sine = np.float32(math.cos(turn)), np.float32(math.sin(turn))
+    texture = _pattern(x * cosine + y[:, None] * sine, y[:, None] * cosine - x * sine, one.kind, one.frequency)
+    paint = one.colour + texture[:, :, None] * (one.shade - one.colour)
+    if shape.details is not None and one.has_details:
         inner_starts, inner_ends = _place(shape.details, pose)
-        paint += coverage(inner_starts - origin, inner_ends - origin, extent)[:, :, None] * (accent - paint)
-    region += coverage(starts - origin, ends - origin, extent)[:, :, None] * (paint - region)
-    mask[y0:y1, x0:x1][inside(starts - origin, ends - origin, extent)] = label + 1
+        inner = coverage(inner_starts - crop.origin, inner_ends - crop.origin, extent)
+        paint += inner[:, :, None] * (one.accent - paint)
+    region += coverage(crop.starts, crop.ends, extent)[:, :, None] * (paint - region)
+
+
+def _cover(mask: NDArray[np.uint8], one: _Object, crop: _Crop) -> None:
+    """Give the pixels whose centres lie inside an object its class."""
+    mask[crop.rows, crop.columns][inside(crop.starts, crop.ends, crop.extent)] = one.label + 1
 
 
 def _place(edges: Edges, pose: _Pose) -> tuple[FloatArray, FloatArray]:

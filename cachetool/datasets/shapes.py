@@ -10,7 +10,7 @@ import numpy as np
 from cachetool.datasets.base import Dataset, KeypointPair
 from cachetool.datasets.decoding import encode_rgb
 from cachetool.datasets.outlines import CLASS_NAMES
-from cachetool.datasets.scenes import Scene, draw_scene
+from cachetool.datasets.scenes import Landmarks, Scene, draw_scene, label_of_scene, landmarks_of_scene
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHAPES_SPLITS = {"val": 1000, "train": 2000, "calibration": 1000}
 """Number of scenes of each split; the first is the default."""
 
-_SMALLEST = 16  # pixels; the class of a scene does not depend on the size it is drawn at
+_SIDE = 128  # pixels
 _PARTNERS = 2  # pairs in which each scene is the source
 _FEWEST_KEYPOINTS = 3  # a pair with fewer common points says nothing about correspondence
 
@@ -51,7 +51,7 @@ class Shapes(Dataset):
 
     def scene(self, index: int) -> Scene:
         """Draw one scene with all its annotations."""
-        return draw_scene(self.split, index)
+        return draw_scene(self.split, index, size=_SIDE)
 
     def read_bytes(self, index: int) -> bytes:
         """Return the scene's pixels as binary PPM."""
@@ -64,13 +64,13 @@ class Shapes(Dataset):
 
 @cache
 def _labels(split: str) -> tuple[int, ...]:
-    """Labels of a split; the same for all who open it, and drawing the scenes anew takes a second."""
-    return tuple(draw_scene(split, index, size=_SMALLEST).label for index in range(SHAPES_SPLITS[split]))
+    """Labels of a split; the same for all who open it."""
+    return tuple(label_of_scene(split, index) for index in range(SHAPES_SPLITS[split]))
 
 
 @cache
 def _pairs(split: str) -> tuple[KeypointPair, ...]:
-    scenes = [draw_scene(split, index) for index in range(SHAPES_SPLITS[split])]
+    scenes = [landmarks_of_scene(split, index, size=_SIDE) for index in range(SHAPES_SPLITS[split])]
     random = np.random.Generator(np.random.Philox(key=[0, 0]))
     labels = np.array([scene.label for scene in scenes])
     partners: list[tuple[int, int]] = []
@@ -83,10 +83,9 @@ def _pairs(split: str) -> tuple[KeypointPair, ...]:
     return tuple(pair for pair in pairs if len(pair.source_keypoints) >= _FEWEST_KEYPOINTS)
 
 
-def _pair(scenes: list[Scene], source: int, target: int) -> KeypointPair:
+def _pair(scenes: list[Landmarks], source: int, target: int) -> KeypointPair:
     first, second = scenes[source], scenes[target]
     visible = first.visible & second.visible
-    height, width = first.mask.shape
     return KeypointPair(
         source=source,
         target=target,
@@ -95,6 +94,6 @@ def _pair(scenes: list[Scene], source: int, target: int) -> KeypointPair:
         category=CLASS_NAMES[first.label],
         source_box=first.box,
         target_box=second.box,
-        source_size=(width, height),
-        target_size=(width, height),
+        source_size=(_SIDE, _SIDE),
+        target_size=(_SIDE, _SIDE),
     )

@@ -26,6 +26,14 @@ def test_ids_are_sorted_and_differ_between_splits() -> None:
     assert not set(val.image_ids) & set(train.image_ids)
 
 
+@pytest.mark.parametrize("split", ["val", "train", "calibration"])
+def test_labels_are_those_of_whole_scenes_of_any_size(split: str) -> None:
+    labels = open_dataset(f"shapes#{split}").labels
+    assert labels is not None
+    for index in range(0, len(labels), 97):
+        assert [draw_scene(split, index, size=size).label for size in (16, 40)] == [labels[index]] * 2
+
+
 def test_pixels_labels_and_masks_are_those_of_the_scenes() -> None:
     dataset = open_dataset("shapes#calibration")
     assert dataset.labels is not None
