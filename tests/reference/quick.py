@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pytest
 
 from cachetool.backbones import Backbone, load
+from cachetool.datasets.scenes import Scene, draw_scene
 
 
 @cache
@@ -25,11 +26,22 @@ def quick_load(name: str, *, weights: Any = None, image_size: int | None = None)
     return load(name, weights=weights, image_size=image_size)
 
 
+@lru_cache(maxsize=2000)
+def quick_scene(split: str, index: int, *, size: int) -> Scene:
+    """A scene, which is drawn once: 64 kB are kept of each."""
+    scene = draw_scene(split, index, size=size)
+    for array in (scene.image, scene.mask, scene.keypoints, scene.visible):
+        array.flags.writeable = False
+    return scene
+
+
 @contextmanager
 def quick() -> Iterator[None]:
-    """Load the embedded model once, and leave to other tests whether bytes survive a power cut."""
+    """Load the model and draw scenes once, time one pass, and leave to others whether bytes survive a power cut."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr("cachetool.extraction.request.load", quick_load)
         patch.setattr("cachetool.replaying.model.load", quick_load)
+        patch.setattr("cachetool.datasets.shapes.draw_scene", quick_scene)
+        patch.setattr("cachetool.plan.TIMED_PASSES", 1)
         yield

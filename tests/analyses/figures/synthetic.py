@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import cache
 
 import pandas as pd
 
@@ -41,6 +42,11 @@ DISTANCE = {
 
 def study_frame(model: str = "tiny-reg", dataset: str = "shapes#val") -> pd.DataFrame:
     """The table of the built-in study on one part: numbers made up, edits, labels and flags as in a real one."""
+    return _made_up(model, dataset).copy()
+
+
+@cache
+def _made_up(model: str, dataset: str) -> pd.DataFrame:
     planned = expand(load_study("zero-ablation").edits, TokenLayout(1, 4, 8, 8), DEPTH).edits
     seedless = {replace(one.edit, seed=0): one.refit for one in planned}
     rows = []

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from analyses.figures.by_layer import by_layer
 from analyses.figures.matrices import matrices
@@ -40,8 +41,12 @@ def found() -> xr.Dataset:
     )
 
 
-def test_each_variable_gets_the_figure_of_its_dimensions(tmp_path: Path) -> None:
-    drawn = figures(found())
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Figure]:
+    return figures(found())
+
+
+def test_each_variable_gets_the_figure_of_its_dimensions(drawn: dict[str, Figure], tmp_path: Path) -> None:
     assert set(drawn) == {"effective_rank", "cosine", "similarity", "flow", "eigenvalue"}
     assert len(drawn["flow"].axes) == len(LAYERS) + 1  # and the colour bar
     written = write_analysis_figures(found(), tmp_path)
@@ -49,9 +54,9 @@ def test_each_variable_gets_the_figure_of_its_dimensions(tmp_path: Path) -> None
     assert all(path.stat().st_size > 1000 for path in written)
 
 
-def test_lines_and_bands_are_the_numbers_of_the_table() -> None:
+def test_lines_and_bands_are_the_numbers_of_the_table(drawn: dict[str, Figure]) -> None:
     table = summarize(found())
-    axes = figures(found())["effective_rank"].axes[0]
+    axes = drawn["effective_rank"].axes[0]
     own = table[(table.variable == "effective_rank") & (table.register == 1)]
     line = axes.lines[1]
     assert line.get_xdata().tolist() == LAYERS
@@ -62,19 +67,19 @@ def test_lines_and_bands_are_the_numbers_of_the_table() -> None:
     assert axes.get_xlabel() == "layer"
 
 
-def test_matrices_show_means_over_images() -> None:
+def test_matrices_show_means_over_images(drawn: dict[str, Figure]) -> None:
     data = found()
-    axes = figures(data)["flow"].axes[2]
+    axes = drawn["flow"].axes[2]
     assert axes.get_title() == "layer 8"
     shown = axes.images[0].get_array()
     assert shown is not None
     np.testing.assert_allclose(shown, data.flow.mean("image").values[2])
     assert axes.texts[0].get_text() == f"{data.flow.mean('image').values[2, 0, 0]:.2f}"
-    assert figures(data)["flow"].axes[0].get_yticklabels()[0].get_text() == "[CLS]"
+    assert drawn["flow"].axes[0].get_yticklabels()[0].get_text() == "[CLS]"
 
 
-def test_spectrum_shows_shares_of_variance() -> None:
-    axes = figures(found())["eigenvalue"].axes[0]
+def test_spectrum_shows_shares_of_variance(drawn: dict[str, Figure]) -> None:
+    axes = drawn["eigenvalue"].axes[0]
     expected = np.exp(-np.arange(10)) / np.exp(-np.arange(10)).sum()
     assert axes.lines[0].get_ydata() == pytest.approx(expected)
     assert axes.get_yscale() == "log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ from cachetool.errors import CachetoolError
 from tests.analyses.report.conftest import Reported
 
 RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_static_figures() -> Iterator[None]:
+    """The page of `reported` has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analyses.report.model_section.FIGURES", {})
+        yield
 
 
 def run(*arguments: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,20 @@ class Finished:
         return self.root / "shapes" / "tiny-reg.zarr"
 
 
+@contextmanager
+def one_strength() -> Iterator[None]:
+    """Segmentation's head is fitted once instead of once per strength; the choice has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analyses.tasks.soft_probe.GRID", (0.01,))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_strength_module() -> Iterator[None]:
+    with one_strength():
+        yield
+
+
 @pytest.fixture(scope="session")
 def definition(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("definition") / "small.toml"
@@ -83,7 +99,7 @@ def finished(definition: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
     folder = tmp_path_factory.mktemp("finished")
     root, directory = folder / "root", folder / "tables"
     arguments = ["study", definition, "--root", root, "--output", directory, "--workers", 0, "--no-figures", "--json"]
-    with quick():
+    with quick(), one_strength():
         result = CliRunner().invoke(build(), [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0
     return Finished(definition, root, directory, json.loads(result.stdout))

@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import pytest
+
+from analyses.study import plan as planning
 from analyses.study.loading import load_study
 from analyses.study.narrowing import narrow
 from analyses.study.plan import plan_study
@@ -17,6 +22,16 @@ STARTS = (1, 1, 1, 1, 6, 6, 6, 10, 10)
 
 RUN = CHANNELS * 2 * (1 + PATCHES)
 """Bytes of one image in a run."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _timed_once() -> Iterator[None]:
+    """The forward pass is timed once for all tests."""
+    measure = planning._seconds_per_image
+    seconds = cache(lambda model: measure(model, "shapes#val", None, None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "_seconds_per_image", lambda model, *_: seconds(model))
+        yield
 
 
 def test_a_plan_counts_what_is_left_to_do(definition: Path, tmp_path: Path) -> None:
