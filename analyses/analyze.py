@@ -23,7 +23,7 @@ from cachetool.distributing import Cluster, ClusterLike, ClusterScheduler, Graph
 from cachetool.distributing.graphs import PACKAGES
 from cachetool.errors import InvalidEditError, MissingDataError
 from cachetool.events import Events, Silent
-from cachetool.objects import AnyPlace, place
+from cachetool.objects import AnyPlace, listed, place
 from cachetool.plugins import announced
 from cachetool.query import store_path
 
@@ -145,8 +145,8 @@ def _on_runs(
     events: Events,
 ) -> xr.Dataset:
     """The analysis of every run that allows it, along a new dimension `run`."""
-    # The unedited replays need not be named.
-    stores = cachetool.runs(cache, events=events)
+    # The unedited replays need not be named, unless nobody says what lies there.
+    stores = cachetool.runs(cache, None if paths is None or listed(store_path(cache)) else paths, events=events)
     intact = {_edit(run).from_layer: run for run in stores if is_unedited(_edit(run))}
     if paths is not None:
         stores = cachetool.runs(cache, paths, events=events)

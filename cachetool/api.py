@@ -19,7 +19,7 @@ from cachetool.errors import MissingDataError, StoreError
 from cachetool.events import Events, Silent
 from cachetool.extraction import check_options, compute_here, prepare
 from cachetool.extraction import extract as run_extraction
-from cachetool.objects import AnyPlace, taken, zarr_store
+from cachetool.objects import AnyPlace, check_writable, taken, zarr_store
 from cachetool.query import open_store, store_path
 from cachetool.replaying import replay_edits, replay_here, require_cache
 from cachetool.store import StoreReader
@@ -195,11 +195,12 @@ def calibrate(
     Raises
     ------
     StoreError
-        A calibration of this name is there already.
+        A calibration of this name is there already, or the cache lies where things can only be read.
     MissingDataError
         The cache lacks some of the images; names them.
     """
     base = store_path(cache)
+    check_writable(base)
     places.check_name(name)
     path = places.calibrations_directory(base) / f"{name}.zarr"
     if taken(path):

@@ -13,7 +13,7 @@ PAGES = ("jinja2", *FIGURES, "plotly.graph_objects")
 """What the page of `cachetool report` needs, of the same extra."""
 
 OBJECTS = ("obstore",)
-"""What `--root s3://...` needs, of the extra `[s3]`."""
+"""What `--root s3://...`, and reading https:// URLs, need, of the extra `[s3]`."""
 
 CLUSTERS = ("distributed",)
 """What `--cluster` needs, of the extra `[distributed]`."""

@@ -7,7 +7,7 @@ import re
 
 from cachetool.errors import MissingDataError, UnknownNameError
 from cachetool.files import expanded
-from cachetool.objects import SCHEMES, AnyPlace, Place, is_url, place, worked_on
+from cachetool.objects import SCHEMES, AnyPlace, Place, is_url, listed, place, worked_on
 
 DEFAULT_ROOT = "activations"
 
@@ -17,8 +17,8 @@ _ALMOST_URLS = tuple(f"{scheme}:/" for scheme in SCHEMES)
 def resolve_root(root: AnyPlace | None) -> Place:
     """What all caches lie below: the argument, else `CACHETOOL_ROOT`, else `activations`.
 
-    A directory, or the URL of an object store. Raises `UnknownNameError` for a URL of another kind or with a slash too
-    few, for a file, and for an empty name, which is most often that of a variable that is not set.
+    A directory, or a URL. Raises `UnknownNameError` for a URL that nothing here reads or with a slash too few, for a
+    file, and for an empty name, which is most often that of a variable that is not set.
     """
     named = root if root is not None else os.environ.get("CACHETOOL_ROOT") or DEFAULT_ROOT
     if not isinstance(named, str) or is_url(named):
@@ -135,7 +135,8 @@ def find_cache(cache: AnyPlace | None, root: AnyPlace | None = None) -> Place:
     for path in tried:
         if (path / "zarr.json").is_file():
             return path
+    absent = f"no cache at {' or '.join(str(path) for path in dict.fromkeys(tried))}"
+    if not listed(base):
+        raise MissingDataError(f"{absent}; name one by its own URL")
     listing = "\n".join(f"  {path}" for path in list_caches(base)) or "  (none)"
-    raise MissingDataError(
-        f"no cache at {' or '.join(str(path) for path in dict.fromkeys(tried))}\ncaches below {base}:\n{listing}"
-    )
+    raise MissingDataError(f"{absent}\ncaches below {base}:\n{listing}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cachetool.errors import StoreError
-from cachetool.objects import ObjectPath, Place, remove_tree
+from cachetool.objects import ObjectPath, Place, check_writable, remove_tree
 from cachetool.places import analyses_directory, calibrations_directory, outcomes_directory, runs_directory
 from cachetool.store.object_folders import remove_whole
 
@@ -14,8 +14,9 @@ def check_removable(path: Place) -> None:
     Raises
     ------
     StoreError
-        It is something else; nothing was removed.
+        It is something else, or where things can only be read; nothing was removed.
     """
+    check_writable(path)
     document = path / "zarr.json"
     if path.is_symlink() or not document.is_file() or '"cachetool"' not in document.read_text(errors="replace"):
         raise StoreError(f"{path} is not a cache, run or calibration of cachetool; nothing was removed")

@@ -16,7 +16,8 @@ import xarray as xr
 import cachetool
 from cachetool import Edit
 from cachetool.errors import MissingDataError, StaleRunWarning, UnknownNameError
-from cachetool.store import StoreReader, StoreWriter
+from cachetool.store import StoreReader, StoreWriter, check
+from cachetool.store.object_folders import put_all
 from cachetool.verifying import Report
 from cachetool.verifying.comparing import Comparison
 from tests.reference.plain_models import write_folder
@@ -370,3 +371,42 @@ def test_rounding_is_allowed_and_more_is_not() -> None:
         wrong[2, 5] = np.nan
         absent.add("patches", 3, wrong, stored)
         assert absent.result().problem
+
+
+@pytest.mark.parametrize(
+    ("where", "writes", "notes"),
+    [
+        ("on a disk", 1, []),
+        ("on a disk", 99, ["block 1 was written again each of the 4 times"]),
+        ("in an object store", 2, []),
+    ],
+)
+def test_a_block_that_somebody_writes_meanwhile_is_no_damage(
+    made: Made, where: str, writes: int, notes: list[str], request: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path: Any = made.cache
+    if where == "in an object store":
+        path = request.getfixturevalue("object_root") / "a.zarr"
+        files = [file for file in made.cache.rglob("*") if file.is_file() and not {"locks", "guard"} & set(file.parts)]
+        put_all(path, {file.relative_to(made.cache).as_posix(): file.read_bytes() for file in files})
+    left = [writes]
+
+    def open_shard(shard: Any, *arguments: Any) -> Any:
+        # The record of the block has been read by now.
+        if left[0] and shard.parent.name == "patches" and shard.name.startswith("c.1."):
+            left[0] -= 1
+            alter(path, "patches", 12, 9, lambda values: -values)
+        return usual(shard, *arguments)
+
+    usual = check.open_shard
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "open_shard", open_shard)
+        report = cachetool.verify(path, recompute=0)
+    assert left == [max(writes - 4, 0)]
+    assert report.problems == []
+    assert [note.partition(" it was")[0] for note in report.notes] == notes
+    shard = path / "patches" / "c.1.0.0.0"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content) if isinstance(shard, Path) else shard.put(bytes(content))
+    assert {problem.where for problem in cachetool.verify(path, recompute=0).problems} == {"block 1"}

@@ -78,7 +78,7 @@ def command(
     from analyses.analyze import analyze
     from analyses.netcdf import write_netcdf
     from analyses.summary import summarize
-    from cachetool.objects import on_disk
+    from cachetool.objects import check_writable, on_disk
     from cachetool.places import analyses_directory, find_cache
 
     if draw:
@@ -89,6 +89,8 @@ def command(
     analysis = find_analysis(name)
     options = analysis.parse_options(_pairs(option or []))
     path = find_cache(cache, root)
+    if output_file is None:
+        check_writable(path, "name a file of a local disk with --output")
     file = output_file or analyses_directory(path) / f"{name}.nc"
     if draw:
         folder = on_disk(file.parent / "figures", "--figures beside")

@@ -29,7 +29,8 @@ from cachetool.annotations import Annotations
 from cachetool.distributing import ClusterLike, connect
 from cachetool.errors import DatasetError, MissingDataError, UnknownNameError
 from cachetool.events import Events, Silent
-from cachetool.objects import AnyPlace
+from cachetool.objects import AnyPlace, check_writable
+from cachetool.query import store_path
 from cachetool.tokens import TOKEN_TYPES
 
 
@@ -95,9 +96,12 @@ def evaluate(
         None of the tasks can be measured; says why for each.
     DatasetError
         Image ids do not match `group_by`.
+    StoreError
+        The cache, or with `refit` the training cache, lies where things can only be read.
     """
     listener = events or Silent()
     opened = cache if isinstance(cache, xr.Dataset) else cachetool.open(cache)
+    check_writable(store_path(opened))
     chosen = _tasks(tasks, weights)
     annotations = cachetool.open_annotations(opened)
     statistics = Statistics(sequences(annotations.image_ids, group_by), resamples, confidence, seed)
@@ -114,6 +118,8 @@ def evaluate(
         training = None
         if train is not None:
             store = train if isinstance(train, xr.Dataset) else cachetool.open(train)
+            if refit:
+                check_writable(store_path(store))
             training = Training(store, cachetool.open_annotations(store), calibration=calibration, replaying=replaying)
             if shared := _shared_images(opened, store):
                 listener.message(

@@ -218,7 +218,7 @@ def _problems(arrays: Mapping[str, Any]) -> list[str]:
 def _check_held(folder: Place, document: Mapping[str, Any]) -> None:
     """Raise `DamagedError` where an array is much larger than its files, or `StoreError` where some are links."""
     if isinstance(folder, ObjectPath):
-        held = tree_bytes(folder)
+        held = tree_bytes(folder) or 0
     else:
         files = [file.lstat() for file in folder.rglob("*")]
         if folder.is_symlink() or any(stat.S_ISLNK(status.st_mode) for status in files):

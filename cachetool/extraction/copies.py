@@ -14,7 +14,7 @@ class Copies:
 
     def __init__(self, device: torch.device) -> None:
         """Make ready for tensors of `device`; copies from CUDA to memory that is not pinned are made at once."""
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Copy what `source` is once all that was begun so far is computed; `target` has it after `wait`."""

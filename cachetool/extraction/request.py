@@ -13,7 +13,7 @@ from cachetool.datasets import Dataset, Transform, absolute_name, hash_images, o
 from cachetool.environment import describe_environment, resolve_device
 from cachetool.errors import InvalidEditError, MissingDataError, StoreError, UnknownNameError
 from cachetool.events import Events, Silent
-from cachetool.objects import AnyPlace, Place
+from cachetool.objects import AnyPlace, Place, check_writable
 from cachetool.store import DTYPES, ImageTable, NormSpec, StoreSpec, default_block, storage_dtype, undetermined
 
 
@@ -65,7 +65,7 @@ def prepare(
     InvalidEditError
         A layer lies beyond the model's depth, or a token type is one that the model lacks.
     StoreError
-        A part of the key cannot be determined.
+        A part of the key cannot be determined, or at `root` things can only be read.
     """
     if dtype not in DTYPES:
         raise UnknownNameError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
@@ -74,6 +74,7 @@ def prepare(
     if name is not None:
         places.check_name(name)
     base = places.resolve_root(root)
+    check_writable(base)
     resolved_device = resolve_device(device)
     opened, backbone = _open_both(model, dataset, weights, image_size)
     chosen_layers = _check_layers(layers, backbone.depth, model)

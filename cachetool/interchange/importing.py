@@ -19,7 +19,7 @@ from cachetool import places
 from cachetool.errors import DamagedError, KeyMismatchError, MissingDataError, StoreError
 from cachetool.events import Events, Silent
 from cachetool.interchange.checking import Contents, check
-from cachetool.objects import AnyPlace, ObjectPath, Place, on_disk, taken
+from cachetool.objects import AnyPlace, ObjectPath, Place, check_writable, on_disk, taken
 from cachetool.store import SmallArray, StoreReader, StoreWriter, create, key_digest, storage_dtype
 from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
 from cachetool.store.object_folders import remove_whole
@@ -78,6 +78,7 @@ def import_file(
             places.check_name(name)
             contents = replace(contents, place=replace(contents.place, cache=name))
         path = contents.place.path(places.resolve_root(root))
+        check_writable(path)
         if taken(path):
             raise StoreError(
                 f"{path} is there already, and an import never overwrites; "

@@ -1,13 +1,15 @@
-"""Object stores as places beside local disks: what has a path, and what can be done with an object."""
+"""What is named by a URL as places beside local disks: what has a path, and what can be done with an object."""
 
 from __future__ import annotations
 
-from cachetool.objects.bucket import SCHEMES, Found, Replaced
+from cachetool.objects.bucket import SCHEMES
 from cachetool.objects.path import ObjectPath
 from cachetool.objects.place import (
     AnyPlace,
     Place,
+    check_writable,
     is_url,
+    listed,
     on_disk,
     place,
     read_own,
@@ -17,6 +19,7 @@ from cachetool.objects.place import (
     worked_on,
     zarr_store,
 )
+from cachetool.objects.source import Found, Replaced
 
 __all__ = [
     "SCHEMES",
@@ -25,7 +28,9 @@ __all__ = [
     "ObjectPath",
     "Place",
     "Replaced",
+    "check_writable",
     "is_url",
+    "listed",
     "on_disk",
     "place",
     "read_own",

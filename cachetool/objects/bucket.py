@@ -10,14 +10,14 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from cachetool.errors import StoreError
+from cachetool.objects.source import Found, Replaced, Source
 from cachetool.packages import OBJECTS, require
 
 SCHEMES = ("s3", "gs", "az")
@@ -28,7 +28,7 @@ LONGEST_RETRYING = timedelta(seconds=60)
 """What throttles for longer is an error that names it."""
 
 TRIES = 4
-"""How often a conditional write is tried whose connection breaks."""
+"""How often a conditional write is tried whose connection breaks, or an answer is asked for that breaks off."""
 
 PART_BYTES = 2**24
 """Larger content is put in parts of this size, several at a time."""
@@ -42,82 +42,70 @@ _CREDENTIALS = {
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
-class Replaced(StoreError):  # noqa: N818 - mostly no error: what is there now is looked at anew
-    """An object, named by its URL, is another one by now than the one that was asked for."""
-
-    def __str__(self) -> str:
-        """For those who do not look anew."""
-        return f"{self.args[0]} was replaced by another process while it was read; run the same command again."
-
+Answer = TypeVar("Answer")
 
 _CONNECTED_IN: list[int] = []
 """The process whose threads make the requests: they do not live on in a forked child, which would wait for ever."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """What is known of an object without its content."""
-
-    size: int
-    """Bytes."""
-    tag: str | None
-    """Tells this content from another at the same place (its ETag)."""
-    modified: float
-    """Seconds since 1970 by the server's clock, when it was written."""
-
-
-class Bucket:
+class Bucket(Source):
     """One bucket of an object store."""
 
     def __init__(self, scheme: str, name: str) -> None:
         """Connect; nothing is asked for yet. Raises `MissingPackageError` without obstore."""
         require(f"{scheme}://", OBJECTS, "s3", "name a local directory as --root")
         import obstore
-        from obstore.store import from_url
 
         self._scheme, self._name, self._module = scheme, name, obstore
         if not _CONNECTED_IN:
             _CONNECTED_IN.append(os.getpid())
-        options: dict[str, Any] = {}
-        if scheme == "s3":
-            endpoint = next((os.environ[one] for one in _ENDPOINTS if os.environ.get(one)), None)
-            if endpoint is not None:
-                options["endpoint"] = endpoint
-            if provider := _profile():
-                options["credential_provider"] = provider
-        plain = options.get("endpoint", "").startswith("http://")
         backoff = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}
+        open_url, options, plain = self._opening()
         self._connect: Callable[[str], Any] = partial(
-            from_url,
+            open_url,
             client_options={"timeout": "120s", "connect_timeout": "10s", **({"allow_http": True} if plain else {})},
             retry_config={"max_retries": RETRIES, "retry_timeout": LONGEST_RETRYING, "backoff": backoff},
             **options,
         )
         self._store = self.below("")
 
+    def _opening(self) -> tuple[Callable[..., Any], dict[str, Any], bool]:
+        """What makes a store of obstore from a URL, its options, and whether the way there is not encrypted."""
+        from obstore.store import from_url
+
+        options: dict[str, Any] = {}
+        if self._scheme == "s3":
+            endpoint = next((os.environ[one] for one in _ENDPOINTS if os.environ.get(one)), None)
+            if endpoint is not None:
+                options["endpoint"] = endpoint
+            if provider := _profile():
+                options["credential_provider"] = provider
+        return from_url, options, options.get("endpoint", "").startswith("http://")
+
     def below(self, prefix: str) -> Any:
         """A store of obstore for the objects below a prefix."""
         with self._errors(prefix):
-            return self._connect(self._url(quote(prefix)))  # of a URL, obstore decodes what is escaped
+            return self._connect(Bucket._url(self, quote(prefix)))  # of a URL, obstore decodes what is escaped
 
     def head(self, key: str) -> Found:
         """What is known of an object. Raises `FileNotFoundError`."""
         with self._errors(key):
             return _found(self._module.head(self._store, key))
 
-    def get(self, key: str) -> bytes:
-        """The content of an object. Raises `FileNotFoundError`."""
-        return self.get_tagged(key)[0]
-
     def get_tagged(self, key: str) -> tuple[bytes, str | None]:
         """The content of an object and its tag. Raises `FileNotFoundError`."""
-        with self._errors(key):
+
+        def get() -> tuple[bytes, str | None]:
             result = self._module.get(self._store, key)
             return bytes(result.bytes()), result.meta["e_tag"]
 
-    def get_end(self, key: str, length: int) -> tuple[memoryview, Found]:
-        """The last bytes of an object, all of a shorter one. Raises `FileNotFoundError`."""
         with self._errors(key):
+            return self._whole(get)
+
+    def get_end(self, key: str, length: int, sizes: Collection[int] | None = None) -> tuple[memoryview, Found]:
+        """The last bytes of an object, all of a shorter one. Raises `FileNotFoundError`."""
+
+        def get() -> tuple[memoryview, Found]:
             try:
                 if self._scheme == "az":  # has no ranges from the end
                     known = self._module.head(self._store, key)
@@ -135,6 +123,9 @@ class Bucket:
                 result = self._module.get(self._store, key)
             return memoryview(result.bytes()), _found(result.meta)
 
+        with self._errors(key):
+            return self._whole(get)
+
     def get_range(self, key: str, start: int, stop: int, tag: str | None = None) -> memoryview:
         """Bytes from `start` to before `stop`, of the content with this tag alone.
 
@@ -145,9 +136,28 @@ class Bucket:
             options["if_match"] = tag
         with self._errors(key):
             try:
-                return memoryview(self._module.get(self._store, key, options=options).bytes())
+                return self._whole(lambda: memoryview(self._module.get(self._store, key, options=options).bytes()))
             except self._module.exceptions.PreconditionError:
                 raise Replaced(self._url(key)) from None
+
+    def _whole(self, get: Callable[[], Answer]) -> Answer:
+        """What is got; asked for again where the connection broke within an answer, which obstore may leave at that."""
+        for _ in range(TRIES - 1):
+            try:
+                return get()
+            except self._module.exceptions.GenericError as error:
+                if "status code" in str(error) or "retries" in str(error):
+                    raise
+        return get()
+
+    def zarr_store(self, prefix: str) -> Any:
+        """What zarr opens the group below a prefix from."""
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self.below(prefix), read_only=True)
+
+    def look_anew(self) -> None:
+        """Nothing is remembered."""
 
     def put(self, key: str, content: bytes) -> None:
         """Write or replace an object: readers see the old content or the new one."""
@@ -261,10 +271,10 @@ class Bucket:
         if "NoSuchBucket" in text:
             what, advice = f"there is no bucket {self._name}", "make it, or name another"
         elif denied or _asks_for_credentials(text):
-            what = f"access is denied, or no credentials are at hand ({_cause(text)})"
+            what = f"access is denied, or no credentials are at hand ({cause(text)})"
             advice = f"set {_CREDENTIALS[self._scheme]}, of somebody who may list, read, write and delete there"
         else:
-            what, advice = _cause(text), "see that endpoint and bucket are right and the network is up, then try again"
+            what, advice = cause(text), "see that endpoint and bucket are right and the network is up, then try again"
         return StoreError(f"{self._url(key)}: {what}; {advice}.")
 
 
@@ -272,7 +282,7 @@ def _found(meta: Any) -> Found:
     return Found(int(meta["size"]), meta["e_tag"], meta["last_modified"].timestamp())
 
 
-def _cause(text: str) -> str:
+def cause(text: str) -> str:
     """What an error of obstore says, without the request and the response in it."""
     status = re.search(r"status code: (\d{3}[ \w]*)", text)
     code = re.search(r"<Code>(\w+)</Code>", text)

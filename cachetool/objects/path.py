@@ -6,43 +6,76 @@ import errno
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from functools import total_ordering
+from functools import lru_cache, partial, total_ordering
 from typing import Any
+from urllib.parse import quote, unquote
 
 from cachetool.errors import UnknownNameError
-from cachetool.objects.bucket import SCHEMES, Bucket, Found, connected
+from cachetool.objects import bucket, filesystem, range_file, website
+from cachetool.objects.bucket import SCHEMES
+from cachetool.objects.source import Found, Source
+from cachetool.objects.website import WEB
 
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_WEB_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+~-]*")
+_PASSWORD = re.compile(r"[^@:]*:[^@]*@")
 
 
 @total_ordering
 class ObjectPath:
-    """`SCHEME://BUCKET/KEY`; its text is that URL. No `os.PathLike`: whoever takes it for a file fails at once."""
+    """`SCHEME://BUCKET/KEY`; its text is that URL. No `os.PathLike`: whoever takes it for a file fails at once.
 
-    __slots__ = ("_bucket", "_parts", "_scheme")
+    In place of the bucket stands the host of a web server or of a file system, or nothing where a file system has none.
+    Of an archive `::CONTAINER` follows, where that lies.
+    """
+
+    __slots__ = ("_bucket", "_container", "_parts", "_scheme")
 
     def __init__(self, url: str) -> None:
         """Take a URL apart; nothing is connected to.
 
-        Raises `UnknownNameError` for a scheme that is not known, a missing bucket, or `..` in a key.
+        Raises `UnknownNameError` for a scheme that is not known, a missing bucket, `..` in a key, a password, or what
+        follows `?` or `#` in the URL of a web server.
         """
         scheme, separator, rest = url.partition("://")
-        bucket, *parts = rest.split("/")
-        if not separator or scheme not in SCHEMES or not _BUCKET.fullmatch(bucket):
+        chained = container = ""
+        if scheme not in (*SCHEMES, *WEB):
+            rest, chained, container = rest.partition("::")
+        host, *parts = rest.split("/")
+        if scheme in filesystem.WITHOUT_HOST:
+            host, parts = "", [host, *parts]
+        if scheme != "github" and _PASSWORD.match(host):  # which has `ORGANISATION:REPOSITORY@BRANCH` there
+            raise UnknownNameError(
+                f"{scheme}://...{host.rpartition('@')[2]}: a password in a URL would be shown in messages and results;"
+                " give it in fsspec's configuration file, where it is one of fsspec's"
+            )
+        if not (separator and _is_known(scheme, host) and (container or not chained)):
             known = ", ".join(f"{one}://BUCKET/PREFIX" for one in SCHEMES)
-            raise UnknownNameError(f"{url}: expected {known}, or a local directory")
-        if any(part in ("..", ".") for part in parts):
+            raise UnknownNameError(
+                f"{url}: expected {known}, a local directory, or for reading https://HOST/PATH or the URL of a file"
+                " system that fsspec knows"
+            )
+        if "://" in container:
+            ObjectPath(container)
+        if scheme in WEB:
+            if {"?", "#"} & set(rest):
+                raise UnknownNameError(f"{url}: files lie below it, so nothing may follow it: leave out ? and #")
+            parts = [unquote(part) for part in parts]
+        if any(part in ("..", ".") or (scheme in WEB and "/" in part) for part in parts):
             raise UnknownNameError(f"{url}: keys of objects have no . or .. in them; write the key out")
-        self._scheme, self._bucket = scheme, bucket
+        self._scheme, self._bucket, self._container = scheme, host, chained + container
         self._parts = tuple(part for part in parts if part)
 
     def _with(self, parts: tuple[str, ...]) -> ObjectPath:
         made = ObjectPath.__new__(ObjectPath)
-        made._scheme, made._bucket, made._parts = self._scheme, self._bucket, parts
+        made._scheme, made._bucket, made._container, made._parts = self._scheme, self._bucket, self._container, parts
         return made
 
     def __str__(self) -> str:
-        return "/".join((f"{self._scheme}://{self._bucket}", *self._parts))
+        parts = [quote(part) for part in self._parts] if self._scheme in WEB else self._parts
+        return f"{self._scheme}://" + "/".join([*filter(None, [self._bucket]), *parts]) + self._container
 
     def __repr__(self) -> str:
         return f"ObjectPath({str(self)!r})"
@@ -51,7 +84,7 @@ class ObjectPath:
         return isinstance(other, ObjectPath) and str(self) == str(other)
 
     def __lt__(self, other: ObjectPath) -> bool:
-        return (self._scheme, self._bucket, self._parts) < (other._scheme, other._bucket, other._parts)
+        return self._order < other._order
 
     def __hash__(self) -> int:
         return hash(str(self))
@@ -63,9 +96,23 @@ class ObjectPath:
         return self._with((*self._parts, *(part for part in str(name).split("/") if part)))
 
     @property
-    def bucket(self) -> Bucket:
-        """The connection; made at the first use in a process. Raises `MissingPackageError` without obstore."""
-        return connected(self._scheme, self._bucket)
+    def _order(self) -> tuple[Any, ...]:
+        return self._scheme, self._bucket, self._container, self._parts
+
+    @property
+    def source(self) -> Source:
+        """What it is read from; connected at the first use in a process. Raises `MissingPackageError`."""
+        return _source(self._scheme, self._bucket, self._container)
+
+    @property
+    def writable(self) -> bool:
+        """Whether objects can be put there so that two writers are kept apart."""
+        return self._scheme in SCHEMES
+
+    @property
+    def listed(self) -> bool:
+        """Whether what lies below can be asked for."""
+        return self._scheme not in WEB
 
     @property
     def key(self) -> str:
@@ -119,7 +166,7 @@ class ObjectPath:
     def found(self) -> Found | None:
         """What is known of the object; None where there is none."""
         try:
-            return self.bucket.head(self.key)
+            return self.source.head(self.key)
         except FileNotFoundError:
             return None
 
@@ -129,7 +176,7 @@ class ObjectPath:
 
     def is_dir(self) -> bool:
         """Whether there are objects below. One request, or one for each thousand of them."""
-        folders, files = self.bucket.children(self.key)
+        folders, files = self.source.children(self.key)
         return bool(folders or files)
 
     def exists(self) -> bool:
@@ -140,11 +187,11 @@ class ObjectPath:
         """The object's content. Raises `FileNotFoundError`."""
         if not self._parts:
             raise IsADirectoryError(errno.EISDIR, "this is a bucket", str(self))
-        return self.bucket.get(self.key)
+        return self.source.get(self.key)
 
     def read_tagged(self) -> tuple[bytes, str | None]:
         """The object's content and its tag. Raises `FileNotFoundError`."""
-        return self.bucket.get_tagged(self.key)
+        return self.source.get_tagged(self.key)
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The object's content as text. Raises `FileNotFoundError`."""
@@ -152,27 +199,27 @@ class ObjectPath:
 
     def put(self, content: bytes) -> None:
         """Write or replace the object: readers see the old content or the new one."""
-        self.bucket.put(self.key, content)
+        self.source.put(self.key, content)
 
     def create(self, content: bytes) -> bool:
         """Write the object unless there is one; whether it was written."""
-        return self.bucket.create(self.key, content)
+        return self.source.create(self.key, content)
 
     def replace(self, content: bytes, tag: str | None) -> bool:
         """Write the object in place of the one with this tag; whether it was written."""
-        return self.bucket.replace(self.key, content, tag)
+        return self.source.replace(self.key, content, tag)
 
     def unlink(self, missing_ok: bool = True) -> None:
         """Remove the object; stores say nothing where there is none, so neither does this."""
-        self.bucket.delete([self.key])
+        self.source.delete([self.key])
 
     def remove_tree(self) -> None:
         """Remove all objects below."""
-        self.bucket.delete([key for key, _found in self.bucket.walk(self.key)])
+        self.source.delete([key for key, _found in self.source.walk(self.key)])
 
     def children(self) -> dict[str, Found | None]:
         """What lies directly below, by name: facts of objects, None for what has more below it."""
-        folders, files = self.bucket.children(self.key)
+        folders, files = self.source.children(self.key)
         return {**dict.fromkeys(folders), **files}
 
     def iterdir(self) -> Iterator[ObjectPath]:
@@ -191,5 +238,34 @@ class ObjectPath:
 
     def walk_objects(self) -> Iterator[tuple[ObjectPath, Found]]:
         """All objects below, with what is known of them."""
-        for key, found in self.bucket.walk(self.key):
+        for key, found in self.source.walk(self.key):
             yield self._with(tuple(key.split("/"))), found
+
+
+def _is_known(scheme: str, host: str) -> bool:
+    """Whether there is such a scheme, and a host where one is needed."""
+    if scheme in SCHEMES:
+        return _BUCKET.fullmatch(host) is not None
+    if scheme in WEB:
+        return _WEB_HOST.fullmatch(host) is not None
+    named = scheme in filesystem.WITHOUT_HOST or _HOST.fullmatch(host) is not None
+    return named and _SCHEME.fullmatch(scheme) is not None and filesystem.known(scheme)
+
+
+def _source(scheme: str, host: str, container: str) -> Source:
+    """What answers for a beginning of URLs."""
+    if scheme in SCHEMES:
+        return bucket.connected(scheme, host)
+    if scheme in WEB:
+        return website.connected(scheme, host)
+    return _file_system(scheme, host, container)
+
+
+@lru_cache(maxsize=64)
+def _file_system(scheme: str, host: str, container: str) -> Source:
+    """The file system of a host or archive, connected once a process."""
+    lies = container.removeprefix("::")
+    if lies.partition("://")[0] not in (*SCHEMES, *WEB):
+        return filesystem.FileSystem(scheme, host, container)
+    path = ObjectPath(lies)
+    return filesystem.FileSystem(scheme, host, container, partial(range_file.opened, path.source, path.key))

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from cachetool.errors import UnknownNameError
 from cachetool.files import read_regular
 from cachetool.objects.path import ObjectPath
+from cachetool.objects.source import read_only
 
 Place: TypeAlias = Path | ObjectPath
 """Where a store lies."""
@@ -27,12 +28,12 @@ Result = TypeVar("Result")
 
 
 def is_url(text: object) -> bool:
-    """Whether a name is that of an object store."""
+    """Whether a name is a URL: of an object store, a web server, or a file system that is no local disk."""
     return isinstance(text, ObjectPath) or (isinstance(text, str) and "://" in text)
 
 
 def place(named: AnyPlace) -> Place:
-    """The place of a name. Raises `UnknownNameError` for a URL that is none of a known object store."""
+    """The place of a name. Raises `UnknownNameError` for a URL that nothing here reads."""
     if isinstance(named, ObjectPath):
         return named
     return ObjectPath(named) if isinstance(named, str) and is_url(named) else Path(named)
@@ -54,6 +55,17 @@ def worked_on(work: Callable[[Item], Result], items: Iterable[Item], where: Plac
         return list(pool.map(work, given))
 
 
+def check_writable(path: Place, otherwise: str = "") -> None:
+    """Raise `StoreError` for a place that can only be read: before any work is done whose result belongs there."""
+    if isinstance(path, ObjectPath) and not path.writable:
+        raise read_only(str(path), otherwise)
+
+
+def listed(path: Place) -> bool:
+    """Whether what lies below can be asked for; of a web server, names have to be known."""
+    return not isinstance(path, ObjectPath) or path.listed
+
+
 def read_own(path: Place) -> bytes:
     """The bytes of a file that must be a regular one, reached by no link, or of an object. Raises `OSError`."""
     return path.read_bytes() if isinstance(path, ObjectPath) else read_regular(path, follow_links=False)
@@ -70,9 +82,7 @@ def zarr_store(path: Place) -> Any:
     """What zarr and xarray open the group at a place from."""
     if not isinstance(path, ObjectPath):
         return path
-    from zarr.storage import ObjectStore
-
-    return ObjectStore(path.bucket.below(path.key), read_only=True)
+    return path.source.zarr_store(path.key)
 
 
 def remove_tree(folder: Place) -> None:
@@ -83,9 +93,14 @@ def remove_tree(folder: Place) -> None:
         shutil.rmtree(folder)
 
 
-def tree_bytes(folder: Place) -> int:
-    """Bytes of all files below; those that a running extraction has just renamed count nothing."""
+def tree_bytes(folder: Place) -> int | None:
+    """Bytes of all files below; those that a running extraction has just renamed count nothing.
+
+    None where nobody says what lies there.
+    """
     if isinstance(folder, ObjectPath):
+        if not folder.listed:
+            return None
         return sum(found.size for _path, found in folder.walk_objects())
     return sum(map(_size, folder.rglob("*")))
 

@@ -11,7 +11,7 @@ from typing import Literal
 from cachetool.backbones import default_batch_size
 from cachetool.edits import Edit
 from cachetool.environment import resolve_device
-from cachetool.objects import Place
+from cachetool.objects import Place, check_writable
 from cachetool.plan.costs import Plan, disk_bytes, parameter_bytes
 from cachetool.plan.measuring import (
     count_operations,
@@ -45,6 +45,7 @@ def plan_replay(
     One block of images is read, one batch is run from each first state, and a temporary file of 32 MB is written, all
     timed here and now, to predict the whole. What calibrations and the off-distribution meter take is left out.
     """
+    check_writable(cache)
     started = time.perf_counter()
     reader = StoreReader(cache)
     spec = reader.spec

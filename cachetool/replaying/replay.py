@@ -14,7 +14,7 @@ from cachetool.arithmetic import Arithmetic
 from cachetool.edits import Edit
 from cachetool.errors import InvalidEditError
 from cachetool.events import Events, Silent
-from cachetool.objects import AnyPlace, Place, place
+from cachetool.objects import AnyPlace, Place, check_writable, place
 from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.checks import check_states, draws, kept_types, require_cache
@@ -94,7 +94,10 @@ def replay_edits(
         The cache lacks a state that an edit needs; names the states.
     CertificateError
         The unedited replay does not give the stored last state within the bound.
+    StoreError
+        The cache lies where things can only be read.
     """
+    check_writable(place(cache))
     listener = events or Silent()
     reader = StoreReader(place(cache))
     spec = reader.spec

@@ -26,12 +26,16 @@ def check_block(path: AnyPlace, block: int) -> list[str]:
     store.geometry.block_range(block)
     try:
         record = store.record(block)
-        problems = [] if record is None else _block_problems(store, record)
-        renewed = bool(problems) and store.record(block) != record
     except DamagedError as error:
         return [str(error)]
-    # Of a block that another process wrote again meanwhile, what there is now counts.
-    return check_block(path, block) if renewed else problems
+    if record is None:
+        return []
+    problems = misfits(store.path, record)
+    for token_type, layers in record.layers.items():
+        name = store.shard_name(token_type, record.block)
+        if not any(problem.startswith(f"{name}:") for problem in problems):
+            problems += _shard_problems(store, record, name, token_type, layers)
+    return problems
 
 
 def check_flags(path: AnyPlace, block: int) -> list[str]:
@@ -117,15 +121,6 @@ def _chunk(store: OpenedStore, name: str, key: str) -> Table | None:
         return None
 
 
-def _block_problems(store: OpenedStore, record: Record) -> list[str]:
-    problems = misfits(store.path, record)
-    for token_type, layers in record.layers.items():
-        name = store.shard_name(token_type, record.block)
-        if not any(problem.startswith(f"{name}:") for problem in problems):
-            problems += _shard_problems(store, record, name, token_type, layers)
-    return problems
-
-
 def _shard_problems(
     store: OpenedStore, record: Record, name: str, token_type: str, layers: tuple[int, ...]
 ) -> list[str]:
@@ -143,9 +138,9 @@ def _shard_problems(
                     problems.append(f"{name}: images {first} to {last}, state {layer} do not match their checksum")
         found = FileFacts(bytes=shard.size, crc32c=shard.digest())
     except DamagedError as error:
-        return [str(error)]
-    except Replaced:
-        return _shard_problems(store, record, name, token_type, layers)
+        return [*problems, str(error)]
+    except Replaced as error:
+        return [f"{name}: {error}"]
     promised = [files[name] for files in (record.files, record.replacing) if name in files]
     if not problems and found not in promised:
         problems.append(f"{name}: its bytes are consistent, but they are not those that its done record vouches for")

@@ -24,7 +24,7 @@ from pathlib import Path
 import humanize
 
 from cachetool.errors import DamagedError, StoreError
-from cachetool.objects import AnyPlace, ObjectPath, Place, place
+from cachetool.objects import AnyPlace, ObjectPath, Place, listed, place
 from cachetool.store.atomic import (
     make_folder,
     process_alive,
@@ -156,7 +156,12 @@ def living_owners(path: Place) -> list[Owner]:
 
 
 def owners(path: Place) -> list[tuple[Place, Owner]]:
-    """The lock files of a store and who made them, dead or alive. Raises `StoreError` for one that cannot be read."""
+    """The lock files of a store and who made them, dead or alive; none where nobody says what lies there.
+
+    Raises `StoreError` for one that cannot be read.
+    """
+    if not listed(path):
+        return []
     files: list[Place] = sorted((path / PRIVATE / "locks").glob("*.lock"))
     found = [(file, _read(file)) for file in files]
     return [(file, owner) for file, owner in found if owner is not None]

@@ -53,7 +53,7 @@ def put_all(folder: ObjectPath, files: Mapping[str, bytes]) -> None:
 def remove_below(path: ObjectPath) -> None:
     """Remove all that is left of a store but its guard."""
     guard = path / PRIVATE / "guard"
-    path.bucket.delete([one.key for one, _found in path.walk_objects() if one != guard])
+    path.source.delete([one.key for one, _found in path.walk_objects() if one != guard])
 
 
 def remove_whole(path: ObjectPath) -> None:

@@ -32,7 +32,7 @@ class ObjectShard(Shard):
         `sizes` are those that the shard may have by its done record, in bytes.
         """
         try:
-            encoded, found = path.bucket.get_end(path.key, layout.index_bytes)
+            encoded, found = path.source.get_end(path.key, layout.index_bytes, sizes)
         except FileNotFoundError as error:
             raise DamagedError(
                 f"{path} is missing, though it is recorded as done. Run `cachetool verify --repair`."
@@ -91,7 +91,7 @@ class ObjectShard(Shard):
     def _fetched(self, start: int, stop: int) -> memoryview:
         try:
             window = (
-                self.path.bucket.get_range(self.path.key, start, stop, self._tag) if stop > start else memoryview(b"")
+                self.path.source.get_range(self.path.key, start, stop, self._tag) if stop > start else memoryview(b"")
             )
         except FileNotFoundError as error:
             raise Replaced(str(self.path)) from error

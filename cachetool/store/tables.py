@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
-from cachetool.objects import ObjectPath, Place, read_own, worked_on
+from cachetool.objects import ObjectPath, Place, listed, read_own, worked_on
 from cachetool.store.metadata import Document, array_document, numpy_data_type
 from cachetool.store.shards import CHECKSUM_BYTES, checksum
 
@@ -26,6 +26,9 @@ _COUNT = struct.Struct("<I")
 MOST_FILLED = 2**28
 """Bytes of an array that may be fill values alone, without a file that holds them. The flags of 20 million images take
 less, and no document can claim the memory of the machine."""
+
+MOST_LOOKED_FOR = 2**16
+"""Files of an array that are asked for one by one where nobody gives a list: blocks of four million images."""
 
 Table = npt.NDArray[Any]
 
@@ -138,9 +141,15 @@ def check_held(folder: Place, document: Document, required: int = 0) -> dict[int
     itemsize = _COUNT.size if document["data_type"] == "string" else _dtype(document).itemsize
     ending = ".".join(["", *("0" for _ in shape[1:])])
     count = -(-shape[0] // chunk_shape[0]) if shape else 1
+    if not listed(folder) and count > MOST_LOOKED_FOR:
+        raise DamagedError(
+            f"{folder} is declared to have {count} files, which a server that gives no list would be asked for one by"
+            f" one; at most {MOST_LOOKED_FOR} are. Copy the store to a local disk."
+        )
+    keys = (f"c.{place}{ending}" for place in range(count)) if shape else iter(["c"])
     found: dict[int, Place] = {}
     held = 0
-    for name, size in _listed(folder).items():
+    for name, size in _files(folder, keys).items():
         place = name.removeprefix("c.").removesuffix(ending) if shape else "0"
         key = f"c.{place}{ending}" if shape else "c"
         # More digits than any place has would take long to read as a number.
@@ -162,9 +171,16 @@ def check_held(folder: Place, document: Document, required: int = 0) -> dict[int
     return dict(sorted(found.items()))
 
 
-def _listed(folder: Place) -> dict[str, Callable[[], int]]:
-    """What lies in a folder by name, each with what gives its bytes: of objects they come with the names."""
+def _files(folder: Place, keys: Iterable[str]) -> dict[str, Callable[[], int]]:
+    """What lies in a folder by name, each with what gives its bytes: of objects they come with the names.
+
+    Where nobody says what lies there, `keys` are asked for.
+    """
     if isinstance(folder, ObjectPath):
+        if not folder.listed:
+            named = [folder / key for key in keys]
+            looked = zip(named, worked_on(ObjectPath.found, named, folder), strict=True)
+            return {path.name: partial(int, found.size) for path, found in looked if found is not None}
         return {name: partial(int, found.size) for name, found in folder.children().items() if found is not None}
     try:
         return {file.name: partial(_bytes, file) for file in folder.iterdir()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from cachetool import places
@@ -14,6 +16,7 @@ from cachetool.objects import Place, place
 from cachetool.query import changed_since
 from cachetool.store import StateDigests, StoreReader, check_block, check_flags, check_tables, key_digest
 from cachetool.verifying.report import Problem, Report
+from cachetool.verifying.settled import LOOKS, settled
 
 OPENING = {"layer", "image_id", "content_sha256", "label", "class_name", "norm_weight", "norm_bias"}
 """Small arrays without which a store cannot be opened."""
@@ -35,12 +38,23 @@ def check_on_disk(report: Report, events: Events) -> None:
     for block in range(geometry.blocks):
         images = geometry.block_range(block)
         span = (images.start, images.stop - 1)
-        report.problems += [Problem("block", f"block {block}", text, block, span) for text in check_block(path, block)]
-        report.problems += [Problem("flags", f"block {block}", text, block, span) for text in check_flags(path, block)]
+        problems = settled(path, block, partial(_block_problems, path, block, span))
+        if problems is None:
+            report.notes.append(f"block {block} was written again each of the {LOOKS} times it was looked at")
+        report.problems += problems or []
         events.advance(len(images))
     report.blocks = geometry.blocks
     if report.kind == "run":
         _check_run(report, reader)
+
+
+def _block_problems(path: Place, block: int, span: tuple[int, int]) -> list[Problem]:
+    """What is wrong with a block and its flags."""
+    where = f"block {block}"
+    return [
+        *(Problem("block", where, text, block, span) for text in check_block(path, block)),
+        *(Problem("flags", where, text, block, span) for text in check_flags(path, block)),
+    ]
 
 
 def table_problems(path: Place) -> list[Problem]:

@@ -9,7 +9,7 @@ import xarray as xr
 from cachetool.environment import resolve_device
 from cachetool.errors import CachetoolError, DamagedError, MissingDataError, UnknownNameError
 from cachetool.events import Events, Silent
-from cachetool.objects import AnyPlace
+from cachetool.objects import AnyPlace, check_writable
 from cachetool.query import store_path
 from cachetool.store import Root, StoreWriter
 from cachetool.verifying.checking import check_on_disk
@@ -74,6 +74,8 @@ def verify(
         raise MissingDataError(f"no weights file at {weights}; give the path of a .safetensors or .pth file")
     listener = events or Silent()
     place = store_path(path)
+    if repair:
+        check_writable(place)
     report = Report(place, str(Root(place).about["kind"]), seed=seed)
     check_on_disk(report, listener)
     if repair and report.problems:

@@ -65,7 +65,7 @@ def test_a_checkpoint_that_is_not_here_is_named_once(cachetool: Any, monkeypatch
         (("--ablation", "zero", "--from-layer", "13"), ("13", "0 to 12")),
         (("--ablation", "zero", "--from-layer", "six"), ("six", "--from-layer")),
         (("--ablation", "zero", "--from-layer", "12-3"), ("12-3", "--from-layer")),
-        (("--ablation", "zero", "--root", "ftp://bucket"), ("ftp://bucket", "local")),
+        (("--ablation", "zero", "--root", "nothing://bucket"), ("nothing://bucket", "local")),
         (("--ablation", "zero", "--tokens", "registers:7"), ("7", "4 registers")),
         (("--ablation", "zero", "--tokens", "register"), ("register", "registers")),
         (("--ablation", "zero", "--keep", "3", "--from-layer", "6"), ("3", "6")),

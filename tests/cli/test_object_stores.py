@@ -147,7 +147,7 @@ def test_a_server_that_cannot_be_used_is_an_error_and_no_traceback(cachetool: An
     outcome = cachetool("info", "--root", "s3://elsewhere/activations")
     assert outcome.code == 2
     assert "there is no bucket elsewhere" in outcome.err
-    outcome = cachetool("info", "--root", "ftp://elsewhere/activations")
+    outcome = cachetool("info", "--root", "nothing://elsewhere/activations")
     assert outcome.code == 2
     assert "expected s3://BUCKET/PREFIX" in outcome.err
     outcome = cachetool("info", "--root", str(object_root))

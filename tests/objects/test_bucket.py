@@ -8,6 +8,7 @@ import re
 import sys
 import time
 import traceback
+import urllib.request
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -43,23 +44,23 @@ def test_an_object_is_written_read_and_removed(object_root) -> None:
     assert one.read_bytes() == b"0123456789"
     content, tag = one.read_tagged()
     assert (content, one.found().size, one.found().tag) == (b"0123456789", 10, tag)
-    end, found = one.bucket.get_end(one.key, 3)
+    end, found = one.source.get_end(one.key, 3)
     assert (bytes(end), found.size, found.tag) == (b"789", 10, tag)
-    assert bytes(one.bucket.get_end(one.key, 100)[0]) == b"0123456789"
-    assert bytes(one.bucket.get_range(one.key, 2, 5, tag)) == b"234"
+    assert bytes(one.source.get_end(one.key, 100)[0]) == b"0123456789"
+    assert bytes(one.source.get_range(one.key, 2, 5, tag)) == b"234"
     (object_root / "empty").put(b"")
-    end, found = one.bucket.get_end((object_root / "empty").key, 3)
+    end, found = one.source.get_end((object_root / "empty").key, 3)
     assert (bytes(end), found.size) == (b"", 0)
     one.put(b"abcdefghij")
     with pytest.raises(Replaced, match=f"^{re.escape(str(one))} was replaced .*; run the same command again") as caught:
-        one.bucket.get_range(one.key, 2, 5, tag)
+        one.source.get_range(one.key, 2, 5, tag)
     assert "PreconditionFailed" not in "".join(traceback.format_exception(caught.value)), "what the server answered"
     one.unlink()
     one.unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(str(one))):
         one.read_bytes()
     with pytest.raises(FileNotFoundError):
-        one.bucket.get_end(one.key, 3)
+        one.source.get_end(one.key, 3)
 
 
 def test_one_of_several_makes_an_object(object_root) -> None:
@@ -284,7 +285,7 @@ def test_a_write_whose_connection_breaks_is_tried_some_times(in_memory) -> None:
     ],
 )
 def test_the_cause_is_told_without_request_and_response(text, cause) -> None:
-    assert bucket._cause(text) == cause
+    assert bucket.cause(text) == cause
 
 
 DENIED = "access is denied, or no credentials are at hand"
@@ -351,8 +352,24 @@ def test_an_object_tells_when_it_was_written(object_root) -> None:
     assert abs((object_root / "one").found().modified - time.time()) < 60
 
 
+def test_public_buckets_are_read_without_credentials(object_root, monkeypatch) -> None:
+    one = object_root / "one"
+    one.put(b"content")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    bucket.connected.cache_clear()
+    with pytest.raises(StoreError, match="access is denied"):
+        one.read_bytes()
+    url = f"{os.environ['AWS_ENDPOINT_URL']}/bucket/{one.key}?acl"
+    signed = {"x-amz-acl": "public-read", "Authorization": "AWS4-HMAC-SHA256 Credential=name/20260101/us-east-1/s3"}
+    request = urllib.request.Request(url, method="PUT", headers=signed)
+    urllib.request.urlopen(request).close()
+    assert one.read_bytes() == b"content"
+
+
 def test_a_traceback_does_not_show_what_the_server_answered(object_root: Any) -> None:
-    bucket = object_root.bucket
+    bucket = object_root.source
     answer = "status code: 403 Forbidden: <CanonicalRequest>x-amz-security-token:very-secret</CanonicalRequest>"
     with pytest.raises(StoreError) as caught, bucket._errors("key"):
         raise bucket._module.exceptions.PermissionDeniedError(answer)

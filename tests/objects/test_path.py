@@ -35,7 +35,19 @@ def test_parts_are_those_of_a_path() -> None:
     assert path != str(path)
 
 
-@pytest.mark.parametrize("url", ["ftp://bucket/a", "s3://", "s3:///a", "s3://bucket/../other", "bucket/a"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nothing://bucket/a",
+        "file:///a",
+        "simplecache::https://a/b",
+        "sftp:///a",
+        "s3://",
+        "s3:///a",
+        "s3://bucket/../other",
+        "bucket/a",
+    ],
+)
 def test_other_urls_are_refused(url) -> None:
     with pytest.raises(UnknownNameError, match=r"expected s3://BUCKET/PREFIX|no \. or \.\. in them"):
         ObjectPath(url)
@@ -92,7 +104,7 @@ def test_work_keeps_its_order(object_root) -> None:
 @pytest.mark.parametrize("key", ["a b", "a%20b", "a?b", "a#b", "ä", "a+b", "a~b", "a[b]"])
 def test_keys_of_any_letters_are_the_same_to_all(object_root: Any, key: str) -> None:
     path = ObjectPath(f"{object_root}/{key}/a.zarr")
-    zarr.create_array(ObjectStore(path.bucket.below(path.key)), shape=(2,), dtype="int8")
+    zarr.create_array(ObjectStore(path.source.below(path.key)), shape=(2,), dtype="int8")
     assert (path / "zarr.json").is_file()
     assert [str(one) for one in path.parent.iterdir()] == [str(path)]
     path.remove_tree()

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from cachetool.store import StoreWriter, check, check_block, check_flags, check_tables, create
+from cachetool.store import StoreWriter, check_block, check_flags, check_tables
 from cachetool.store.shards import checksum
 
 
@@ -122,26 +122,3 @@ def test_documents_and_tables_are_named_by_their_array(path) -> None:
         "label/zarr.json: differs from the copy in the root document, which is the valid one",
         f"{path / 'label' / 'c.0'} is damaged: its checksum does not match. Run `cachetool verify --repair`.",
     ]
-
-
-@pytest.mark.parametrize("where", ["tmp_path", "object_root"])
-@pytest.mark.parametrize("moment", ["misfits", "open_shard"])
-def test_a_block_that_is_written_again_while_it_is_looked_at_is_sound(
-    where, moment, request, example, monkeypatch
-) -> None:
-    path = request.getfixturevalue(where) / "a.zarr"
-    create(path, example.spec)
-    example.fill(path, [1])
-    original, others = getattr(check, moment), [example.fill]
-
-    def meanwhile(*arguments):
-        found = original(*arguments)
-        while others:
-            others.pop()(path)
-        return found
-
-    monkeypatch.setattr(check, moment, meanwhile)
-    assert check_block(path, 0) == []
-    assert not others
-    (path / "cls" / "c.0.0.0").unlink()
-    assert [problem.partition(":")[0] for problem in check_block(path, 0)] == ["cls/c.0.0.0"]

@@ -1,0 +1,204 @@
+"""Files that are read through fsspec: what drivers answer, what they fail with, and what is asked for again."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from cachetool.errors import MissingPackageError, StoreError, UnknownNameError
+from cachetool.objects import ObjectPath, Replaced, check_writable, filesystem, place
+
+
+class Failing(MemoryFileSystem):  # type: ignore[misc]
+    """A driver whose answers can be spoilt; it remembers sizes, as drivers do."""
+
+    protocol = "failing"
+    store: dict[str, Any] = {}  # noqa: RUF012
+    pseudo_dirs: list[str] = [""]  # noqa: RUF012
+    fail: Callable[[str], None] = staticmethod(lambda what: None)
+    short = 0
+    made = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        Failing.made += 1
+        self._sizes: dict[str, Any] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.replace("failing://host", "memory://")))
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
+        Failing.fail("cat_file")
+        return bytes(super().cat_file(path, start, end))[: -Failing.short or None]
+
+    def info(self, path: str, **options: Any) -> Any:
+        Failing.fail("info")
+        return self._sizes.setdefault(path, super().info(path, **options))
+
+
+@pytest.fixture
+def one(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectPath]:
+    monkeypatch.setattr(filesystem, "FIRST_PAUSE", 0.0)
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    Failing.store.clear()
+    Failing.fail, Failing.short, Failing.made = staticmethod(lambda what: None), 0, 0
+    path = ObjectPath("failing://host/folder/one")
+    Failing().pipe("/folder/one", b"0123456789")
+    path.source.look_anew()
+    yield path
+    Failing.fail, Failing.short = staticmethod(lambda what: None), 0
+
+
+def times(count: int, error: Exception) -> Callable[[str], None]:
+    left = [count]
+
+    def fail(what: str) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+
+    return staticmethod(fail)  # type: ignore[return-value]
+
+
+def test_a_file_is_read_as_a_whole_in_ranges_and_from_its_end(one: ObjectPath) -> None:
+    source = one.source
+    assert one.is_file()
+    assert one.parent.is_dir()
+    assert not (one.parent / "two").is_file()
+    assert not one.parent.is_file(), "a folder is no file"
+    assert not (one.parent.parent / "elsewhere").is_dir()
+    assert one.read_tagged() == (b"0123456789", None)
+    assert bytes(source.get_range(one.key, 2, 5)) == b"234"
+    assert bytes(source.get_range(one.key, 5, 5)) == b""
+    end, found = source.get_end(one.key, 3)
+    assert (bytes(end), found.size) == (b"789", 10)
+    assert bytes(source.get_end(one.key, 99)[0]) == b"0123456789"
+    Failing().pipe("/folder/below/two", b"2")
+    assert {name: found and found.size for name, found in one.parent.children().items()} == {"below": None, "one": 10}
+    assert [str(path) for path, _ in one.parent.walk_objects()] == [str(one), str(one.parent / "below" / "two")]
+    for work in (lambda: source.get("folder/three"), lambda: source.get_end("folder/three", 3)):
+        with pytest.raises(FileNotFoundError, match="failing://host/folder/three"):
+            work()
+
+
+@pytest.mark.parametrize("error", [OSError("reset"), TimeoutError(), EOFError(), ValueError("?token=very-secret&b=1")])
+def test_what_fails_is_asked_for_again_over_a_new_connection(one: ObjectPath, error: Exception) -> None:
+    Failing.fail = times(filesystem.TRIES - 1, error)
+    before = Failing.made
+    assert one.read_bytes() == b"0123456789"
+    assert Failing.made >= before + filesystem.TRIES - 1
+    Failing.fail = times(99, error)
+    for work in (one.read_bytes, one.is_file, lambda: one.source.get_range(one.key, 1, 2)):
+        with pytest.raises(StoreError, match=r"failing://host/folder/one: .*fsspec \(.*try again") as caught:
+            work()
+        assert "very-secret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert type(error).__name__ in str(caught.value)
+
+
+def test_a_refusal_is_not_repeated(one: ObjectPath) -> None:
+    asked = []
+
+    def fail(what: str) -> None:
+        asked.append(what)
+        raise PermissionError(13, "not yours")
+
+    Failing.fail = staticmethod(fail)
+    with pytest.raises(StoreError, match=r"PermissionError: .*not yours"):
+        one.read_bytes()
+    assert asked == ["cat_file"]
+
+
+def test_a_size_that_is_only_remembered_is_looked_up_again(one: ObjectPath) -> None:
+    source = one.source
+    assert source.head(one.key).size == 10
+    Failing.store["/folder/one"] = type(Failing.store["/folder/one"])(Failing(), "/folder/one", b"0123456789abc")
+    assert source.head(one.key).size == 10, "the driver remembers"
+    end, found = source.get_end(one.key, 3, {13})
+    assert (bytes(end), found.size) == (b"abc", 13)
+    source.look_anew()
+    Failing.store["/folder/one"] = type(Failing.store["/folder/one"])(Failing(), "/folder/one", b"01234")
+    end, found = source.get_end(one.key, 3)
+    assert (bytes(end), found.size) == (b"234", 5)
+
+
+def test_a_short_answer_is_of_another_file_or_given_as_it_is(one: ObjectPath) -> None:
+    source = one.source
+    tag = source.head(one.key).tag
+    Failing.short = 2
+    assert bytes(source.get_range(one.key, 0, 10, tag)) == b"01234567", "whoever asked measures it"
+    Failing.short = 0
+    Failing().pipe("/folder/one", b"0123")
+    with pytest.raises(Replaced, match="failing://host/folder/one"):
+        source.get_range(one.key, 0, 10, tag)
+
+
+def test_nothing_is_written(one: ObjectPath) -> None:
+    works = (
+        lambda: one.put(b""), lambda: one.create(b""), lambda: one.replace(b"", None), one.unlink,
+        one.parent.remove_tree, lambda: check_writable(one),
+    )  # fmt: skip
+    for work in works:
+        with pytest.raises(StoreError, match=r"failing://host/folder.*can only be read.*s3://, gs:// or az://"):
+            work()
+    assert one.read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_file_in_an_archive(tmp_path: Path, compression: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", compression) as archive:
+        archive.writestr("folder/one", b"0123456789")
+        archive.writestr("folder/../../elsewhere", b"")
+    path = ObjectPath(f"zip://folder/one::{tmp_path / 'a.zip'}")
+    assert path.read_bytes() == b"0123456789"
+    assert bytes(path.source.get_range(path.key, 2, 5)) == b"234"
+    end, found = path.source.get_end(path.key, 3)
+    assert (bytes(end), found.size) == (b"789", 10)
+    assert [one.name for one in path.parent.iterdir()] == ["one"]
+    assert str(path.with_name("two")) == f"zip://folder/two::{tmp_path / 'a.zip'}"
+    (tmp_path / "b.zip").write_bytes(b"no archive")
+    with pytest.raises(StoreError, match=r"zip://folder/one::.*b\.zip: it cannot be read through fsspec \(BadZipFile"):
+        ObjectPath(f"zip://folder/one::{tmp_path / 'b.zip'}").read_bytes()
+
+
+def test_urls_of_file_systems() -> None:
+    hub = ObjectPath("hf://datasets/user/published/shapes/tiny-reg.zarr")
+    assert (hub.key, hub.name, str(hub.parent.parent)) == (
+        "datasets/user/published/shapes/tiny-reg.zarr", "tiny-reg.zarr", "hf://datasets/user/published",
+    )  # fmt: skip
+    host = ObjectPath("sftp://user@host:22/data/a.zarr")
+    assert (host.key, str(host.with_name("b"))) == ("data/a.zarr", "sftp://user@host:22/data/b")
+    top = ObjectPath("memory://a.zarr")
+    assert str(top.with_name("a.runs")) == "memory://a.runs"
+    assert (hub.writable, hub.listed) == (False, True)
+    for url in ("sftp://user:very-secret@host/a", "zip://a::https://user:very-secret@host/a.zip"):
+        with pytest.raises(UnknownNameError, match=r"://\.\.\.host: a password in a URL") as caught:
+            ObjectPath(url)
+        assert "very-secret" not in str(caught.value)
+    assert ObjectPath("s3://bucket/a::b.zip").key == "a::b.zip"
+    for url in ("https://host/a.zarr?token=1", "https://host/a.zarr#b", "zip://a::https://host/a.zip?token=1"):
+        with pytest.raises(UnknownNameError, match=r"leave out \? and #"):
+            ObjectPath(url)
+    page = ObjectPath("https://host:80/with%20space/%C3%A4")
+    assert (page.key, str(page / "a b")) == ("with space/ä", "https://host:80/with%20space/%C3%A4/a%20b")
+    assert place(str(page)) == page
+    with pytest.raises(UnknownNameError, match=r"no \. or \.\. in them"):
+        ObjectPath("https://host/a/%2e%2e/b")
+    with pytest.raises(UnknownNameError, match="expected s3://BUCKET/PREFIX"):
+        ObjectPath("zip://a::")
+
+
+def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(scheme: str) -> Any:
+        raise ImportError('SFTPFileSystem requires "paramiko" to be installed')
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", absent)
+    with pytest.raises(MissingPackageError, match=r'sftp:// URLs .*requires "paramiko" to be installed; install it'):
+        ObjectPath("sftp://without-driver/a").read_bytes()
