@@ -117,7 +117,7 @@ class Cluster:
         unmet = Counter(name for needs in (*steps.values(), wanted) for name in needs)
         known = self._workers()
         todo = deque(steps)
-        waiting: deque[tuple[Hashable, Future]] = deque()
+        waiting: deque[tuple[int, Future]] = deque()
         held: dict[Hashable, Future] = {}
         try:
             while todo or waiting:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import socket
+import sys
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from dask._task_spec import Alias, GraphNode, convert_legacy_graph
 from dask.core import flatten
 from dask.local import nested_get
 from dask.order import order
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 from cachetool.attending import BlockAttention
 from cachetool.distributing.cluster import Cluster
@@ -35,7 +36,7 @@ from cachetool.store import StoreReader
 PACKAGES = (*RECORDED_PACKAGES, "dask", "xarray")
 """What tasks of graphs are made of."""
 
-Tasks = dict[Hashable, GraphNode]
+Tasks = dict[Any, GraphNode]
 """A graph by the names of its tasks, some of which are other names of others."""
 
 OPENED = (StoreReader, BlockAttention)
@@ -68,6 +69,7 @@ class OpenedGraph:
             "kernel": ", ".join([str(described["kernel"]), *_blas()]),
         }
         self._opened: dict[bytes, Any] = {}
+        self._modules, self._libraries = len(sys.modules), ThreadpoolController()
 
     def run(self, item: tuple[bytes, tuple[Any, ...]]) -> Any:
         """Do a task. Raises `ClusterError` where this worker lacks what it is made of."""
@@ -79,8 +81,10 @@ class OpenedGraph:
                 f"a worker on {socket.gethostname()} lacks what the analysis is made of ({type(error).__name__}: "
                 f"{error}); install the same packages there, then run the same command again"
             ) from error
-        # As many threads as a worker has would round differently, and it does one task at a time.
-        with threadpool_limits(limits=1, user_api="blas"):
+        if len(sys.modules) > self._modules:  # libraries come with modules; to look for them takes 4 ms
+            self._modules, self._libraries = len(sys.modules), ThreadpoolController()
+        # More threads, which a worker may have, round differently.
+        with self._libraries.limit(limits=1, user_api="blas"):
             return task(dict(zip(names, values, strict=True)))
 
 
@@ -101,7 +105,7 @@ class ClusterScheduler:
     def __call__(self, graph: Any, keys: Sequence[Any], **options: Any) -> Any:
         """Compute keys, in whatever nesting, of a graph or of an expression that has one."""
         graph = graph if isinstance(graph, Mapping) else graph.__dask_graph__()
-        wanted = list(flatten([keys]))
+        wanted = list(flatten([keys]))  # type: ignore[no-untyped-call]
         tasks = _read_where_used(convert_legacy_graph(dict(graph)), wanted)
         places = order(tasks)
         names = {
@@ -119,7 +123,8 @@ class ClusterScheduler:
             {_target(tasks, key) for key in wanted},
             self._events,
         )
-        return nested_get(keys, {key: found[_target(tasks, key)] for key in wanted})
+        values = {key: found[_target(tasks, key)] for key in wanted}
+        return nested_get(keys, values)  # type: ignore[no-untyped-call]
 
 
 @cache
@@ -166,7 +171,7 @@ def _pack(task: Any) -> bytes:
     return buffer.getvalue()
 
 
-class _Packer(cloudpickle.Pickler):
+class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
     def persistent_id(self, value: Any) -> bytes | None:
         return pickle.dumps(value) if isinstance(value, OPENED) else None
 
