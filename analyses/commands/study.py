@@ -145,7 +145,11 @@ def _print(file: Path, options: dict[str, Any]) -> None:
         raise UnknownNameError(
             f"--print shows a study as it is written, without options ({', '.join(given)}); write them into the copy"
         )
-    output.print(file.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True, end="")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UnknownNameError(f"{file} is no TOML: {error}") from error
+    output.print(text, markup=False, highlight=False, soft_wrap=True, end="")
 
 
 def _report(result: StudyResult, directory: Path, *, figures: bool, as_json: bool) -> None:

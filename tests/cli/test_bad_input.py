@@ -215,6 +215,12 @@ def test_what_a_verification_is_to_use_has_to_be_there(cachetool: Any) -> None:
     refused(cachetool("verify", "--workers", "-1"), "--workers")
 
 
+def test_a_study_that_is_no_text(cachetool: Any) -> None:
+    Path("mine.toml").write_bytes(b"name = '\xe9'")
+    for arguments in (("mine.toml",), ("--print", "mine.toml")):
+        refused(cachetool("study", *arguments), "mine.toml is no TOML")
+
+
 def test_names_that_are_not_utf_8(cachetool: Any) -> None:
     """A root may have any name, which is printed as it is; what a store would record may not."""
     root = os.fsdecode(b"caf\xe9")
