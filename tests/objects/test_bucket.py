@@ -154,6 +154,11 @@ def test_a_profile_counts_only_where_it_is_asked_for_and_boto3_is_there(monkeypa
     monkeypatch.setenv("AWS_PROFILE", "mine")
     monkeypatch.setitem(sys.modules, "obstore.auth.boto3", None)
     assert bucket._profile() is None
+    boto3 = SimpleNamespace(Boto3CredentialProvider=lambda: "by profile")
+    monkeypatch.setitem(sys.modules, "obstore.auth.boto3", boto3)
+    assert bucket._profile() == "by profile"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "name")
+    assert bucket._profile() is None, "what is named more closely counts"
 
 
 @pytest.fixture
