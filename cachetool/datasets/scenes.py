@@ -128,7 +128,7 @@ class _Object:
     label: int
     pose: _Pose
     colour: FloatArray  # (rgb,), as all colours
-    shade: FloatArray  # of the texture
+    shade: RealArray  # of the texture
     accent: FloatArray  # of details
     kind: int  # of the texture
     frequency: float  # of the texture
