@@ -399,3 +399,33 @@ def test_a_forked_process_is_refused_and_does_not_wait_for_ever(object_root: Any
     assert said.startswith("StoreError: s3://bucket/")
     assert "start processes by `spawn` or `forkserver`" in said
     assert (object_root / "a").read_bytes() == b"1"
+
+
+def test_a_write_that_was_carried_out_although_the_connection_broke_is_ours(in_memory) -> None:
+    import obstore
+
+    def put(store, key, content, **options):
+        obstore.put(store, key, content, **options)
+        raise obstore.exceptions.GenericError("connection closed")
+
+    def without_bucket(store, key, content, **options):
+        raise FileNotFoundError("NoSuchBucket")
+
+    assert in_memory("s3", put=put).create("one", b"mine")
+    with pytest.raises(StoreError, match="there is no bucket bucket"):
+        in_memory("s3", put=without_bucket).create("one", b"mine")
+
+
+def test_an_end_that_cannot_be_had_is_an_error_and_a_range_needs_no_tag(in_memory) -> None:
+    import obstore
+
+    def get(store, key, **options):
+        raise obstore.exceptions.GenericError("it broke")
+
+    broken = in_memory("s3", get=get)
+    broken.put("one", b"123")
+    with pytest.raises(StoreError, match=r"^s3://bucket/one: it broke"):
+        broken.get_end("one", 2)
+    sound = in_memory("s3")
+    sound.put("one", b"123")
+    assert bytes(sound.get_range("one", 1, 3)) == b"23"

@@ -366,3 +366,17 @@ def test_who_lost_the_guard_overwrites_nothing(object_root, kit, monkeypatch) ->
     facts = StoreReader(path).spec.facts
     assert facts["theirs"] == 2
     assert "ours" not in facts
+
+
+def test_a_store_that_another_made_at_the_same_time_is_theirs(object_root, example, monkeypatch) -> None:
+    path, original = object_root / "a.zarr", ObjectPath.create
+
+    def late(one: ObjectPath, content: bytes) -> bool:
+        if one == path / "zarr.json":
+            one.put(b"theirs")
+        return original(one, content)
+
+    monkeypatch.setattr(ObjectPath, "create", late)
+    with pytest.raises(StoreError, match="something is there already"):
+        create(path, example.spec)
+    assert (path / "zarr.json").read_bytes() == b"theirs"
