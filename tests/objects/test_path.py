@@ -145,9 +145,9 @@ def test_endings_are_those_of_a_path() -> None:
 
 
 def test_what_is_no_url_is_told_what_is_one() -> None:
-    known = "expected s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://BUCKET/PREFIX, or a local directory"
-    with pytest.raises(UnknownNameError, match=f"^ftp://a: {known}$"):
-        ObjectPath("ftp://a")
+    known = "expected s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://BUCKET/PREFIX, a local directory, or for reading"
+    with pytest.raises(UnknownNameError, match=f"^nothing://a: {known} https://HOST/PATH"):
+        ObjectPath("nothing://a")
     for url in ("s3://bucket/a/../b", "s3://bucket/./b"):
         with pytest.raises(UnknownNameError, match=r"keys of objects have no \. or \.\. in them; write the key out$"):
             ObjectPath(url)

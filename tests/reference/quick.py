@@ -43,5 +43,5 @@ def quick() -> Iterator[None]:
         patch.setattr("cachetool.extraction.request.load", quick_load)
         patch.setattr("cachetool.replaying.model.load", quick_load)
         patch.setattr("cachetool.datasets.shapes.draw_scene", quick_scene)
-        patch.setattr("cachetool.plan.TIMED_PASSES", 1)
+        patch.setattr("cachetool.plan.measuring.TIMED_PASSES", 1)
         yield
