@@ -30,7 +30,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from cachetool.errors import DamagedError, StoreError
-from cachetool.objects import ObjectPath, Place, taken, tree_bytes, zarr_store
+from cachetool.objects import ObjectPath, Place, taken, tree_bytes, worked_on, zarr_store
 from cachetool.store.atomic import (
     remove_leftovers,
     storage_errors,
@@ -42,7 +42,7 @@ from cachetool.store.atomic import (
 from cachetool.store.format import FORMAT_VERSION
 from cachetool.store.metadata import ROOT, Document, Root, encode_document, root_document, write_document
 from cachetool.store.object_folders import make_whole
-from cachetool.store.tables import MOST_FILLED, table_digest
+from cachetool.store.tables import MOST_FILLED, MOST_LOOKED_FOR, table_digest
 from cachetool.tokens import TOKEN_TYPES
 
 _DIMENSIONS = {
@@ -217,20 +217,31 @@ def _problems(arrays: Mapping[str, Any]) -> list[str]:
 
 def _check_held(folder: Place, document: Mapping[str, Any]) -> None:
     """Raise `DamagedError` where an array is much larger than its files, or `StoreError` where some are links."""
+    itemsize = 4 if document["data_type"] == "string" else np.dtype(document["data_type"]).itemsize
+    declared = math.prod(document["shape"]) * itemsize
     if isinstance(folder, ObjectPath):
-        held = tree_bytes(folder) or 0
+        held = _object_bytes(folder, document) if declared > MOST_FILLED else 0
     else:
         files = [file.lstat() for file in folder.rglob("*")]
         if folder.is_symlink() or any(stat.S_ISLNK(status.st_mode) for status in files):
             raise StoreError(f"{folder} has symbolic links; all of a calibration must lie in its own folder")
         held = sum(status.st_size for status in files)
-    itemsize = 4 if document["data_type"] == "string" else np.dtype(document["data_type"]).itemsize
-    declared = math.prod(document["shape"]) * itemsize
     if declared > held + MOST_FILLED:
         raise DamagedError(
             f"{folder} is damaged: it is declared as {document['data_type']} {tuple(document['shape'])}, of which its"
             f" files hold {held} bytes; {_ADVICE}"
         )
+
+
+def _object_bytes(folder: ObjectPath, document: Document) -> int:
+    """Bytes of the objects of an array; where nobody says what lies there, its chunks are asked for by name."""
+    known = tree_bytes(folder)
+    if known is not None:
+        return known
+    count = -(-document["shape"][0] // document["chunk_grid"]["configuration"]["chunk_shape"][0])
+    rest = ["0"] * (len(document["shape"]) - 1)
+    chunks = [folder / "/".join(["c", str(place), *rest]) for place in range(min(count, MOST_LOOKED_FOR))]
+    return sum(found.size for found in worked_on(ObjectPath.found, chunks, folder) if found is not None)
 
 
 class _StoredArray:

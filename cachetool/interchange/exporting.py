@@ -17,7 +17,6 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from cachetool import objects
 from cachetool.errors import MissingDataError, StoreError
@@ -37,7 +36,6 @@ from cachetool.store import StoreReader, StoreSpec, storage_dtype
 from cachetool.store.atomic import remove_leftovers, storage_errors, sync_folder, temporary_name
 from cachetool.store.dtypes import DTYPE_ATTRIBUTE, fill_value
 from cachetool.store.format import COORDINATES, TABLE_CHUNK
-from cachetool.tokens import TOKEN_TYPES
 
 
 @dataclass(frozen=True)
@@ -191,16 +189,14 @@ def _small_arrays(reader: StoreReader, part: Part, events: Events) -> dict[str, 
             {"long_name": "whether a token type and a state are finished for all images of a block"},
         ),
     }
-    with xr.open_zarr(objects.zarr_store(reader.path), chunks=None, decode_cf=False) as plain:
-        for name, variable in plain.variables.items():
-            if name in (*TOKEN_TYPES, *found):
-                continue
-            dimensions = tuple(map(str, variable.dims))
-            if lost := [name for name in dimensions if not whole.get(name, True)]:
-                events.message(f"{name} is left out: it has the dimension {lost[0]}, of which a part is exported")
-                continue
-            window = tuple(cut.get(dimension, slice(None)) for dimension in dimensions)
-            found[str(name)] = dimensions, reader.array(str(name))[window], variable.attrs
+    for name, (dimensions, attributes) in reader.small.items():
+        if name in found:
+            continue
+        if lost := [dimension for dimension in dimensions if not whole.get(dimension, True)]:
+            events.message(f"{name} is left out: it has the dimension {lost[0]}, of which a part is exported")
+            continue
+        window = tuple(cut.get(dimension, slice(None)) for dimension in dimensions)
+        found[name] = dimensions, reader.array(name)[window], attributes
     return found
 
 

@@ -132,11 +132,19 @@ class Bucket(Source):
         Raises `FileNotFoundError`, and `Replaced` where the object has another tag by now.
         """
         options: Any = {"range": (start, stop)}
-        if tag is not None:
+        weak = tag is not None and tag.startswith("W/")  # no weak tag ever matches where one is asked for
+        if tag is not None and not weak:
             options["if_match"] = tag
+
+        def get() -> memoryview:
+            result = self._module.get(self._store, key, options=options)
+            if weak and result.meta["e_tag"] != tag:
+                raise Replaced(self._url(key))
+            return memoryview(result.bytes())
+
         with self._errors(key):
             try:
-                return self._whole(lambda: memoryview(self._module.get(self._store, key, options=options).bytes()))
+                return self._whole(get)
             except self._module.exceptions.PreconditionError:
                 raise Replaced(self._url(key)) from None
 

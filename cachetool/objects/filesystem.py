@@ -29,10 +29,17 @@ FIRST_PAUSE = 0.2
 LONGEST_SECONDS = 120.0
 """What takes longer is given up, where the driver can be stopped: those that are asynchronous."""
 
-LOCAL = ("dir", "file", "local", "reference")
-"""Schemes that fsspec knows for files of a local disk, which have paths, and for files that name others."""
+NO_PLACES = (
+    "async_wrapper", "asynclocal", "asyncwrapper", "blockcache", "cached", "data", "dir", "file", "filecache",
+    "generic", "local", "reference", "simplecache",
+)  # fmt: skip
+"""Schemes that fsspec knows for files of a local disk, which have paths, for files that name others, and for what it
+puts around other drivers."""
 
-WITHOUT_HOST = ("hf", "libarchive", "memory", "tar", "zip")
+ARCHIVES = ("libarchive", "tar", "zip")
+"""Schemes of URLs in which `::` and the place of an archive follow the path in it."""
+
+WITHOUT_HOST = ("hf", "memory", *ARCHIVES)
 """Schemes of URLs whose first part is one of the path, and not the name of a host."""
 
 _SHARED = ("hf", "memory")
@@ -49,7 +56,7 @@ def known(scheme: str) -> bool:
     """Whether fsspec knows a scheme, with or without the driver being installed."""
     from fsspec.registry import known_implementations, registry
 
-    return (scheme in known_implementations or scheme in registry) and scheme not in LOCAL
+    return (scheme in known_implementations or scheme in registry) and scheme not in NO_PLACES
 
 
 class FileSystem(Source):
@@ -59,7 +66,7 @@ class FileSystem(Source):
         """Find the driver; nothing is asked for yet.
 
         `container` is what follows in the URL of an archive, `::` and where it lies; `open_container` opens that as a
-        file where it lies at a place of obstore. Raises `MissingPackageError` without the driver.
+        file. Raises `MissingPackageError` without the driver.
         """
         self._scheme, self._host, self._container, self._open_container = scheme, host, container, open_container
         try:
@@ -74,7 +81,7 @@ class FileSystem(Source):
 
     def head(self, key: str) -> Found:
         """What is known of a file. Raises `FileNotFoundError`."""
-        return self._found(self._info(key))
+        return self._found(key, self._info(key))
 
     def get_tagged(self, key: str) -> tuple[bytes, str | None]:
         """The content of a file, without a tag: nothing is asked for twice. Raises `FileNotFoundError`."""
@@ -107,7 +114,7 @@ class FileSystem(Source):
     def children(self, prefix: str) -> tuple[list[str], dict[str, Found]]:
         """Names directly below a folder: folders, and files."""
         try:
-            listed = self._ask(prefix, lambda driver, path: _call(driver, "ls", path, detail=True))
+            listed = self._ask(prefix, _listing)
         except FileNotFoundError:
             return [], {}
         own = self._path(prefix).strip("/")
@@ -119,7 +126,8 @@ class FileSystem(Source):
             if info.get("type") == "directory":
                 folders.append(name)
             else:
-                files[name] = self._found(info if info.get("size") is not None else self._info(f"{prefix}/{name}"))
+                key = f"{prefix}/{name}".strip("/")
+                files[name] = self._found(key, info) if info.get("size") is not None else self.head(key)
         return folders, files
 
     def walk(self, prefix: str) -> Iterator[tuple[str, Found]]:
@@ -162,12 +170,21 @@ class FileSystem(Source):
             raise self._absent(key)
         return info
 
-    def _found(self, info: Mapping[str, Any]) -> Found:
+    def _found(self, key: str, info: Mapping[str, Any]) -> Found:
+        try:
+            size = int(info["size"])
+        except (KeyError, TypeError, ValueError):
+            size = -1
+        if size < 0:
+            raise StoreError(
+                f"{self._url(key)}{self._container}: its driver does not tell its size (found {info.get('size')!r});"
+                " copy what lies there to a local disk."
+            )
         tags = [f"{name}={info[name]}" for name in _TAGS if info.get(name) is not None]
         times = [info[name] for name in _TIMES if isinstance(info.get(name), datetime | float | int)]
         modified = times[0] if times else 0.0
         seconds = modified.timestamp() if isinstance(modified, datetime) else float(modified)
-        return Found(int(info["size"]), " ".join([f"size={info['size']} modified={seconds}", *tags]), seconds)
+        return Found(size, " ".join([f"size={size} modified={seconds}", *tags]), seconds)
 
     def _ask(self, key: str, work: Callable[[Any, str], Answer]) -> Answer:
         """What `work` gives for the driver and the path of a file there."""
@@ -175,6 +192,9 @@ class FileSystem(Source):
             try:
                 with self._turn:
                     return work(self._connection(), self._path(key))
+            except Replaced:
+                self._connected = None  # the archive is another one by now
+                raise
             except CachetoolError:
                 raise
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -202,7 +222,7 @@ class FileSystem(Source):
             return self._driver(fo=self._open_container(), skip_instance_cache=True)
         from fsspec.core import url_to_fs
 
-        return url_to_fs(f"{self._url('')}{self._container}", skip_instance_cache=True)[0]
+        return url_to_fs(self._url(""), skip_instance_cache=True)[0]
 
     def _path(self, key: str) -> str:
         return str(self._driver._strip_protocol(self._url(key)))
@@ -226,6 +246,14 @@ class FileSystem(Source):
             f"{self._url(key)}{self._container}: it cannot be read through fsspec ({said}); see that the URL is right,"
             " open to you, and that the network is up, then try again."
         )
+
+
+def _listing(driver: Any, path: str) -> list[Mapping[str, Any]]:
+    """What a driver says of a folder. Raises `TypeError` where that is no list of files with names."""
+    listed: list[Mapping[str, Any]] = _call(driver, "ls", path, detail=True)
+    if not (isinstance(listed, list) and all(isinstance(info, dict) and "name" in info for info in listed)):
+        raise TypeError("it gives no list of files with names")
+    return listed
 
 
 def _generic() -> Any:

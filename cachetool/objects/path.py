@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from cachetool.errors import UnknownNameError
+from cachetool.files import expanded
 from cachetool.objects import bucket, filesystem, range_file, website
 from cachetool.objects.bucket import SCHEMES
 from cachetool.objects.source import Found, Source
@@ -51,11 +52,12 @@ class ObjectPath:
                 f"{scheme}://...{host.rpartition('@')[2]}: a password in a URL would be shown in messages and results;"
                 " give it in fsspec's configuration file, where it is one of fsspec's"
             )
-        if not (separator and _is_known(scheme, host) and (container or not chained)):
+        in_archive = scheme in filesystem.ARCHIVES
+        if not (separator and _is_known(scheme, host) and bool(chained) == bool(container) == in_archive):
             known = ", ".join(f"{one}://BUCKET/PREFIX" for one in SCHEMES)
             raise UnknownNameError(
-                f"{url}: expected {known}, a local directory, or for reading https://HOST/PATH or the URL of a file"
-                " system that fsspec knows"
+                f"{url}: expected {known}, a local directory, or for reading https://HOST/PATH, zip://PATH::ARCHIVE or"
+                " the URL of a file system that fsspec knows"
             )
         if "://" in container:
             ObjectPath(container)
@@ -154,8 +156,13 @@ class ObjectPath:
         return self.with_name(self.stem + suffix)
 
     def absolute(self) -> ObjectPath:
-        """This path: a URL is absolute."""
-        return self
+        """This path, which a URL is, but for an archive whose own path is not absolute."""
+        lies = self._container.removeprefix("::")
+        if not lies:
+            return self
+        made = self._with(self._parts)
+        made._container = f"::{ObjectPath(lies).absolute() if '://' in lies else expanded(lies).absolute()}"
+        return made
 
     resolve = absolute
 
@@ -247,7 +254,7 @@ def _is_known(scheme: str, host: str) -> bool:
     if scheme in SCHEMES:
         return _BUCKET.fullmatch(host) is not None
     if scheme in WEB:
-        return _WEB_HOST.fullmatch(host) is not None
+        return _WEB_HOST.fullmatch(host) is not None and int(host.partition(":")[2] or 0) < 2**16
     named = scheme in filesystem.WITHOUT_HOST or _HOST.fullmatch(host) is not None
     return named and _SCHEME.fullmatch(scheme) is not None and filesystem.known(scheme)
 
@@ -265,7 +272,9 @@ def _source(scheme: str, host: str, container: str) -> Source:
 def _file_system(scheme: str, host: str, container: str) -> Source:
     """The file system of a host or archive, connected once a process."""
     lies = container.removeprefix("::")
-    if lies.partition("://")[0] not in (*SCHEMES, *WEB):
+    if not lies:
         return filesystem.FileSystem(scheme, host, container)
+    if "://" not in lies:
+        return filesystem.FileSystem(scheme, host, container, partial(range_file.opened_local, lies))
     path = ObjectPath(lies)
     return filesystem.FileSystem(scheme, host, container, partial(range_file.opened, path.source, path.key))

@@ -1,10 +1,12 @@
-"""An object as a file that is read by ranges: what an archive elsewhere than on a disk is opened from."""
+"""What an archive is opened from: an object as a file that is read by ranges, or a regular file of a disk."""
 
 from __future__ import annotations
 
+import errno
 import io
-from typing import Any
+from typing import Any, BinaryIO
 
+from cachetool.files import expanded
 from cachetool.objects.source import Source
 
 BUFFER_BYTES = 2**16
@@ -38,7 +40,7 @@ class RangeFile(io.RawIOBase):
         stop = min(self._position + len(buffer), self._found.size)
         if stop <= self._position:
             return 0
-        content = self._source.get_range(self._key, self._position, stop, self._found.tag)
+        content = self._source.get_range(self._key, self._position, stop, self._found.tag)[: stop - self._position]
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
@@ -47,3 +49,11 @@ class RangeFile(io.RawIOBase):
 def opened(source: Source, key: str) -> io.BufferedReader:
     """An object as a buffered file. Raises `FileNotFoundError`."""
     return io.BufferedReader(RangeFile(source, key), BUFFER_BYTES)
+
+
+def opened_local(path: str) -> BinaryIO:
+    """A regular file of a disk. Raises `OSError`: to open a pipe would wait until somebody writes into it."""
+    file = expanded(path)
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "expected a file", path)
+    return file.open("rb")

@@ -112,14 +112,19 @@ class StoreReader:
         return self._store.array(name)
 
     @property
+    def small(self) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
+        """All arrays but those of tokens: dimensions and attributes by name."""
+        return {
+            name: (tuple(document.get("dimension_names", ())), dict(document.get("attributes", {})))
+            for name, document in self._store.root.arrays.items()
+            if name not in TOKEN_TYPES
+        }
+
+    @property
     def beside(self) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
         """The small arrays that describe no dimension (norm, donors, distances): dimensions and attributes by name."""
-        known = (*TOKEN_TYPES, *COORDINATES, "complete")
-        described = {
-            name: (tuple(document["dimension_names"]), dict(document.get("attributes", {})))
-            for name, document in self._store.root.arrays.items()
-        }
-        return {name: found for name, found in described.items() if name not in known and found[0] != (name,)}
+        known = (*COORDINATES, "complete")
+        return {name: found for name, found in self.small.items() if name not in known and found[0] != (name,)}
 
     def read(
         self, token_type: str, layer: int, start: int, stop: int, out: npt.NDArray[Any] | None = None

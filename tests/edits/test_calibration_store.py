@@ -12,6 +12,8 @@ import zarr
 
 from cachetool.edits import Calibration
 from cachetool.errors import DamagedError, InvalidEditError
+from cachetool.objects import ObjectPath
+from tests.objects.web import WebServer
 
 ARRAYS = {
     "layer": np.array([2, 5]),
@@ -125,6 +127,22 @@ def test_arrays_are_no_larger_than_their_type_says(path, monkeypatch):
     large |= {"registers_reference_fit": np.ones(2**18, dtype=np.bool_)}
     Calibration(large, {}, {}).write(path.with_name("b.zarr"))
     assert Calibration.read(path.with_name("b.zarr")).class_mean(5, "registers").shape == (2, 3, 2**14)
+
+
+def test_one_on_a_web_server_is_looked_for_by_the_names_of_its_chunks(path, monkeypatch, tmp_path):
+    """Nobody says there what its files hold."""
+    pytest.importorskip("obstore", reason="the extra [s3] is not installed")
+    web = WebServer(tmp_path)
+    try:
+        url = ObjectPath(f"{web.url}/a.zarr")
+        monkeypatch.setattr("cachetool.edits.calibration_store.MOST_FILLED", 8)
+        np.testing.assert_array_equal(Calibration.read(url).class_mean(5, "registers"), ARRAYS["registers_class_mean"][1])
+        grid = {"name": "regular", "configuration": {"chunk_shape": [2**31]}}
+        change(path, "registers_reference_fit", shape=[2**31], chunk_grid=grid)
+        with pytest.raises(DamagedError, match=r"registers_reference_fit is damaged: .* its files hold \d bytes"):
+            Calibration.read(url)
+    finally:
+        web.close()
 
 
 def test_documents_of_zarr_format_2_beside_are_passed_over(path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 
 import cachetool
 from cachetool.interchange import export_file, import_file
+from cachetool.objects import ObjectPath
+from cachetool.objects.filesystem import FileSystem
 from cachetool.store import StoreReader, StoreWriter, check_block, check_flags, check_tables, create, to_float32
 from tests.interchange.conftest import complete_key
 from tests.reference.quick import quick
@@ -161,3 +165,20 @@ def test_an_image_id_of_another_run_of_the_same_name_is_no_reason_to_mix(cache: 
     alone = import_file(tmp_path / "run.h5", root=tmp_path / "empty")
     assert alone.kind == "run"
     assert verified(alone.path).coverage("cls") == ()
+
+
+def test_of_a_published_cache_what_is_exported_is_fetched_alone(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Through fsspec zarr would be given all objects of the store, in memory."""
+    fsspec.filesystem("memory").put(str(cache), f"/{tmp_path.name}/", recursive=True)
+    published = ObjectPath(f"memory://{tmp_path.name}/{cache.name}")
+    read, fetched = FileSystem.get, list[str]()
+    monkeypatch.setattr(FileSystem, "get", lambda self, key: fetched.append(key) or read(self, key))
+    layer = StoreReader(cache).spec.layers[0]
+    export_file(published, tmp_path / "there.h5", layers=[layer], token_types=["cls"])
+    assert not [key for key in fetched if "/patches/c" in key or "/cls/c" in key]
+    export_file(cache, tmp_path / "here.h5", layers=[layer], token_types=["cls"])
+    with h5py.File(tmp_path / "there.h5") as there, h5py.File(tmp_path / "here.h5") as here:
+        assert sorted(there) == sorted(here)
+        for name in here:
+            np.testing.assert_array_equal(there[name][...], here[name][...])
+            assert set(there[name].attrs) == set(here[name].attrs)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from cachetool.errors import MissingPackageError, StoreError, UnknownNameError
 from cachetool.objects import ObjectPath, Replaced, check_writable, filesystem, place
+from tests.objects.web import WebServer
 
 
 class Failing(MemoryFileSystem):  # type: ignore[misc]
@@ -166,6 +170,75 @@ def test_a_file_in_an_archive(tmp_path: Path, compression: int) -> None:
     (tmp_path / "b.zip").write_bytes(b"no archive")
     with pytest.raises(StoreError, match=r"zip://folder/one::.*b\.zip: it cannot be read through fsspec \(BadZipFile"):
         ObjectPath(f"zip://folder/one::{tmp_path / 'b.zip'}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [({}, "found None"), ({"size": None}, "found None"), ({"size": -5}, "found -5"), ({"size": "ten"}, "found 'ten'")],
+)
+def test_a_driver_that_tells_no_size_is_refused(one: ObjectPath, monkeypatch: Any, answer: Any, said: str) -> None:
+    monkeypatch.setattr(Failing, "info", lambda self, path, **options: {"name": path, "type": "file", **answer})
+    for work in (one.found, lambda: one.source.get_end(one.key, 3)):
+        with pytest.raises(StoreError, match=rf"failing://host/folder/one: its driver .* its size \({said}\)"):
+            work()
+
+
+@pytest.mark.parametrize("answer", [None, ["folder/one"], [{"size": 1}]])
+def test_a_driver_that_gives_no_list_is_refused(one: ObjectPath, monkeypatch: Any, answer: Any) -> None:
+    monkeypatch.setattr(Failing, "ls", lambda self, path, detail=True, **options: answer)
+    with pytest.raises(StoreError, match=r"failing://host/folder: .*it gives no list of files with names"):
+        one.parent.children()
+
+
+def test_an_archive_is_a_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To open a pipe would wait for ever."""
+    monkeypatch.setattr(filesystem, "FIRST_PAUSE", 0.0)
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(StoreError, match=r"pipe\.zip: .*expected a file"):
+        ObjectPath(f"zip://one::{tmp_path / 'pipe.zip'}").read_bytes()
+
+
+def test_an_archive_named_by_a_relative_path_is_found_from_other_folders(tmp_path: Path, monkeypatch: Any) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("one", b"0123456789")
+    monkeypatch.chdir(tmp_path)
+    path = ObjectPath("zip://one::a.zip").absolute()
+    assert str(path) == f"zip://one::{tmp_path / 'a.zip'}"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(pickle.dumps(path)).read_bytes() == b"0123456789"
+    assert str(ObjectPath("zip://one::https://host/a.zip").absolute()) == "zip://one::https://host/a.zip"
+    assert str(ObjectPath("memory://one").absolute()) == "memory://one"
+
+
+def test_an_archive_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+    pytest.importorskip("obstore", reason="the extra [s3] is not installed")
+    (tmp_path / "www").mkdir()
+    web = WebServer(tmp_path / "www")
+    try:
+        path = ObjectPath(f"zip://one::{web.url}/a.zip")
+        for content in (b"0123456789" * 20_000, b"abcdefghij" * 20_000):
+            with zipfile.ZipFile(tmp_path / "www" / "a.zip", "w") as archive:
+                archive.writestr("one", content)
+            with contextlib.suppress(Replaced):
+                path.read_bytes()
+            assert path.read_bytes() == content
+    finally:
+        web.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "simplecache://a", "simplecache://a::https://host/b", "filecache://a::/b", "blockcache://a::zip://b",
+        "cached://a", "generic://a/b", "asynclocal://a/b", "asyncwrapper://a", "data://a", "zip://a", "zip://",
+        "memory://a::/b", "sftp://host/a::/b", "http://host:99999/a",
+    ],
+)  # fmt: skip
+def test_what_is_no_place_is_refused(url: str) -> None:
+    """What fsspec puts around other drivers, which would speak past the checks here; and what lies in no archive."""
+    with pytest.raises(UnknownNameError, match="expected s3://BUCKET/PREFIX"):
+        ObjectPath(url)
 
 
 def test_urls_of_file_systems() -> None:

@@ -24,6 +24,8 @@ class WebServer:
         """Requests under way at the same time, at most."""
         self.ranges = self.tags = True
         """Whether ranges are answered, and whether files have an `ETag` that `If-Match` is compared with."""
+        self.weak = False
+        """Whether tags are weak ones (`W/`), which match none where one is asked for."""
         self.spoil: Callable[[str, str], str | None] = lambda method, target: None
         """Given method and path: `throttle`, `fail`, `reset`, `deny`, `short` (some bytes, then none) or `redirect`."""
         self._guard, self._now = Lock(), 0
@@ -106,8 +108,9 @@ class WebServer:
                 if not file.is_file():
                     return self.answer(404)
                 content, status = file.read_bytes(), 200
-                headers = {"ETag": f'"{hash(content):x}"'} if web.tags else {}
-                if web.tags and self.headers.get("If-Match", headers["ETag"]) != headers["ETag"]:
+                headers = {"ETag": f'{"W/" if web.weak else ""}"{hash(content):x}"'} if web.tags else {}
+                wanted = self.headers.get("If-Match")
+                if web.tags and wanted is not None and (web.weak or wanted != headers["ETag"]):
                     return self.answer(412)
                 asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
                 if asked and web.ranges:

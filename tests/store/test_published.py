@@ -216,6 +216,8 @@ def test_a_server_without_ranges_is_refused_and_one_without_tags_is_not(
     publish: Any, web: Any, tmp_path: Path, example: Any
 ) -> None:
     path = publish(example.make(tmp_path / "disk" / "a.zarr"), "http")
+    web.weak = True
+    example.check(path)
     web.tags = False
     example.check(path)
     web.ranges = False
@@ -223,16 +225,16 @@ def test_a_server_without_ranges_is_refused_and_one_without_tags_is_not(
         StoreReader(path).read("cls", 0, 0, 10)
 
 
-@pytest.mark.parametrize("tags", [True, False])
+@pytest.mark.parametrize("tags", [True, False, "weak"])
 @pytest.mark.parametrize("kind", ["http", "memory"])
 def test_a_shard_that_changes_between_index_and_range(
-    publish: Any, web: Any, tmp_path: Path, example: Any, kind: str, tags: bool
+    publish: Any, web: Any, tmp_path: Path, example: Any, kind: str, tags: bool | str
 ) -> None:
     source = tmp_path / "disk" / "a.zarr"
     create(source, example.spec)
     example.fill(source, [2])
     path = publish(source, kind)
-    web.tags = tags
+    web.tags, web.weak = bool(tags), tags == "weak"
     reader = StoreReader(path)
     reader._shards.get("patches", 0, 2)
     example.fill(source, [0, 1, 2])
