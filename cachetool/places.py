@@ -7,11 +7,11 @@ import re
 
 from cachetool.errors import MissingDataError, UnknownNameError
 from cachetool.files import expanded
-from cachetool.objects import SCHEMES, AnyPlace, Place, is_url, listed, place, worked_on
+from cachetool.objects import SCHEMES, WEB, AnyPlace, Place, is_url, listed, place, worked_on
 
 DEFAULT_ROOT = "activations"
 
-_ALMOST_URLS = tuple(f"{scheme}:/" for scheme in SCHEMES)
+_ALMOST_URLS = tuple(f"{scheme}:/" for scheme in (*SCHEMES, *WEB))
 
 
 def resolve_root(root: AnyPlace | None) -> Place:

@@ -26,7 +26,7 @@ def test_root_comes_from_argument_then_environment(monkeypatch: pytest.MonkeyPat
     assert places.resolve_root(None) == Path("activations")
     monkeypatch.setenv("CACHETOOL_ROOT", "~/caches")
     assert places.resolve_root(None) == Path.home() / "caches"
-    for typed in ("", "s3:/bucket/x"):
+    for typed in ("", "s3:/bucket/x", "https:/host/x"):
         with pytest.raises(UnknownNameError, match=f"--root '{typed}': expected s3://BUCKET/PREFIX or a directory"):
             places.resolve_root(typed)
 

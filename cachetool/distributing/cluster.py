@@ -238,8 +238,8 @@ def _result(future: Future, item: Any) -> Any:
     except KilledWorker as error:
         raise ClusterError(
             f"item {item} ended {error.allowed_failures + 1} workers one after another, the last of them "
-            f"{error.last_worker.address}: most often memory ran out there. Use a smaller --batch-size, or fewer "
-            "workers a machine; finished blocks are kept"
+            f"{error.last_worker.address}: most often memory ran out there. Use a smaller --batch-size where "
+            "there is one, or fewer workers a machine; finished blocks are kept"
         ) from error
     except CancelledError as error:
         raise ClusterError(LOST) from error

@@ -233,7 +233,7 @@ def _check_held(folder: Place, document: Mapping[str, Any]) -> None:
         )
 
 
-def _object_bytes(folder: ObjectPath, document: Document) -> int:
+def _object_bytes(folder: ObjectPath, document: Mapping[str, Any]) -> int:
     """Bytes of the objects of an array; where nobody says what lies there, its chunks are asked for by name."""
     known = tree_bytes(folder)
     if known is not None:

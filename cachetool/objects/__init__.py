@@ -20,9 +20,11 @@ from cachetool.objects.place import (
     zarr_store,
 )
 from cachetool.objects.source import Found, Replaced
+from cachetool.objects.website import WEB
 
 __all__ = [
     "SCHEMES",
+    "WEB",
     "AnyPlace",
     "Found",
     "ObjectPath",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import random
 import re
 import time
@@ -77,7 +76,7 @@ class FileSystem(Source):
             raise self._missing(error) from error
         shared = self._driver.async_impl or scheme in _SHARED
         self._turn: Any = contextlib.nullcontext() if shared else Lock()
-        self._connected: tuple[int, Any] | None = None
+        self._connected: Any = None
 
     def head(self, key: str) -> Found:
         """What is known of a file. Raises `FileNotFoundError`."""
@@ -210,12 +209,11 @@ class FileSystem(Source):
         raise AssertionError("unreachable")
 
     def _connection(self) -> Any:
-        """The driver, connected in this process: what a forked one has of its parent's would wait for ever."""
-        connected, process = self._connected, os.getpid()
-        if connected is None or connected[0] != process:
-            connected = process, self._connect()
-            self._connected = connected
-        return connected[1]
+        """The driver, connected; in a forked process anew, where what it has of its parent's would wait for ever."""
+        connected = self._connected
+        if connected is None:
+            self._connected = connected = self._connect()
+        return connected
 
     def _connect(self) -> Any:
         if self._open_container is not None:

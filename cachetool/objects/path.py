@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -278,3 +279,7 @@ def _file_system(scheme: str, host: str, container: str) -> Source:
         return filesystem.FileSystem(scheme, host, container, partial(range_file.opened_local, lies))
     path = ObjectPath(lies)
     return filesystem.FileSystem(scheme, host, container, partial(range_file.opened, path.source, path.key))
+
+
+# Of a forked process: a thread that does not live on in it may have had its turn with a driver.
+os.register_at_fork(after_in_child=_file_system.cache_clear)

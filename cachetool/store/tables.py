@@ -121,8 +121,11 @@ def read_table(folder: Place, document: Document, required: int = 0) -> Table:
     """
     parts = check_held(folder, document, required)
     shape, chunk_shape = tuple(document["shape"]), _chunk_shape(document)
+    read = worked_on(_read, parts.values(), folder)
+    # Servers may have told other sizes than came.
+    _check_declared(folder, document, required, len(parts), sum(len(encoded or b"") for encoded in read))
     values = np.full(shape, _fill(document), dtype=_dtype(document))
-    for (first, path), encoded in zip(parts.items(), worked_on(_read, parts.values(), folder), strict=True):
+    for (first, path), encoded in zip(parts.items(), read, strict=True):
         if encoded is None:
             continue
         part = decode_chunk(encoded, document, path)
@@ -138,7 +141,6 @@ def check_held(folder: Place, document: Document, required: int = 0) -> dict[int
     `required` entries: before memory is taken for it.
     """
     shape, chunk_shape = document["shape"], _chunk_shape(document)
-    itemsize = _COUNT.size if document["data_type"] == "string" else _dtype(document).itemsize
     ending = ".".join(["", *("0" for _ in shape[1:])])
     count = -(-shape[0] // chunk_shape[0]) if shape else 1
     if not listed(folder) and count > MOST_LOOKED_FOR:
@@ -156,19 +158,27 @@ def check_held(folder: Place, document: Document, required: int = 0) -> dict[int
         if name == key and len(place) < 20 and place.isascii() and place.isdecimal() and int(place) < count:
             found[int(place)] = folder / name
             held += size()
-    declared = math.prod(shape) * itemsize
-    whole = required > 0 and required >= (shape[0] if shape else 1)
     needed = -(-required // chunk_shape[0]) if shape else required
     missing = next((place for place in range(min(needed, count)) if place not in found), None)
     if missing is not None:
         key = f"c.{missing}{ending}" if shape else "c"
         raise DamagedError(f"{folder / key} is missing. Run `cachetool verify --repair`.")
+    _check_declared(folder, document, required, len(found), held)
+    return dict(sorted(found.items()))
+
+
+def _check_declared(folder: Place, document: Document, required: int, files: int, held: int) -> None:
+    """Raise `DamagedError` where an array is much larger than the bytes that so many of its files hold."""
+    shape = document["shape"]
+    itemsize = _COUNT.size if document["data_type"] == "string" else _dtype(document).itemsize
+    declared = math.prod(shape) * itemsize
+    whole = required > 0 and required >= (shape[0] if shape else 1)
     if declared > held + MOST_FILLED or (whole and declared > held):
+        count = -(-shape[0] // _chunk_shape(document)[0]) if shape else 1
         raise DamagedError(
             f"{folder} is damaged: it is declared as {document['data_type']} {tuple(shape)}, of which"
-            f" {len(found)} of {count} files hold {held} bytes."
+            f" {files} of {count} files hold {held} bytes."
         )
-    return dict(sorted(found.items()))
 
 
 def _files(folder: Place, keys: Iterable[str]) -> dict[str, Callable[[], int]]:

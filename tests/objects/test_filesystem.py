@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -181,6 +183,26 @@ def test_a_driver_that_tells_no_size_is_refused(one: ObjectPath, monkeypatch: An
     for work in (one.found, lambda: one.source.get_end(one.key, 3)):
         with pytest.raises(StoreError, match=rf"failing://host/folder/one: its driver .* its size \({said}\)"):
             work()
+
+
+def test_a_forked_process_waits_for_no_thread_of_its_parent(tmp_path: Path) -> None:
+    """One that had its turn with the driver when the process was forked is not there to give it back."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("one", b"0123456789")
+    path = ObjectPath(f"zip://one::{tmp_path / 'a.zip'}")
+    assert path.read_bytes() == b"0123456789"
+    program = f"""
+import os, signal
+from cachetool.objects import ObjectPath
+path = ObjectPath({str(path)!r})
+with path.source._turn:
+    if not (child := os.fork()):
+        signal.alarm(20)
+        os._exit(0 if path.read_bytes() == b"0123456789" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
 @pytest.mark.parametrize("answer", [None, ["folder/one"], [{"size": 1}]])

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from cachetool.store import (
     progress,
 )
 from cachetool.store.lock import lock
+from cachetool.store.metadata import Root
+from cachetool.store.tables import read_table
 from cachetool.tokens import TokenLayout
 from tests.objects.web import WebServer
 
@@ -281,6 +284,28 @@ def test_a_document_that_claims_many_files_is_not_believed(
     with pytest.raises(DamagedError, match="image_id is declared to have 1099511627776 files"):
         StoreReader(path)
     assert len(web.requests) == 1
+
+
+def test_sizes_that_are_told_and_do_not_come_are_not_believed(
+    publish: Any, tmp_path: Path, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = example.make(tmp_path / "disk" / "a.zarr")
+    root = Root(source)
+    values = read_table(source / "image_id", root.arrays["image_id"])
+    document = json.loads(json.dumps(root.arrays["image_id"]))
+    document["shape"] = document["chunk_grid"]["configuration"]["chunk_shape"] = [2**40]
+    path = publish(source, "memory")
+    listed = filesystem.FileSystem.children
+
+    def lying(self: Any, prefix: str) -> Any:
+        folders, files = listed(self, prefix)
+        return folders, {name: replace(found, size=2**50) for name, found in files.items()}
+
+    monkeypatch.setattr(filesystem.FileSystem, "children", lying)
+    assert read_table(path / "image_id", root.arrays["image_id"]).tolist() == values.tolist()
+    for required in (0, 2**40):
+        with pytest.raises(DamagedError, match=r"declared as string \(1099511627776,\), .* hold \d+ bytes"):
+            read_table(path / "image_id", document, required)
 
 
 def test_anything_that_is_no_store_is_refused(web: Any, tmp_path: Path) -> None:
