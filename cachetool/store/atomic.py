@@ -68,7 +68,8 @@ def write_file(path: Path, parts: Iterable[Buffer]) -> None:
                 count = os.write(descriptor, rest)
                 rest, written = rest[count:], written + count
             if written - begun >= WRITE_BACK and hasattr(os, "posix_fadvise"):  # not on macOS
-                os.posix_fadvise(descriptor, begun, written - begun, os.POSIX_FADV_DONTNEED)
+                with contextlib.suppress(OSError):  # advice alone: what refuses it is written all the same
+                    os.posix_fadvise(descriptor, begun, written - begun, os.POSIX_FADV_DONTNEED)
                 begun = written
         os.fsync(descriptor)
     finally:

@@ -99,6 +99,17 @@ def test_large_files_go_to_the_disk_while_they_are_written(tmp_path: Path, monke
     assert (tmp_path / "a").read_bytes() == b"0123456789abcdefghijklmnopqr"
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice on files")
+def test_files_are_written_where_advice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: int) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr("cachetool.store.atomic.WRITE_BACK", 2)
+    monkeypatch.setattr(os, "posix_fadvise", refused)
+    write_file(tmp_path / "a", [b"0123456", b"789"])
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
 def test_files_can_be_read_by_others_where_the_umask_lets_them_and_run_by_nobody(tmp_path) -> None:
     before = os.umask(0o022)
     try:
