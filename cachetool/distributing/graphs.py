@@ -165,9 +165,17 @@ def _target(tasks: Tasks, key: Hashable) -> Hashable:
 
 
 def _pack(task: Any) -> bytes:
-    """A task as bytes, in which what is opened anew is named by the bytes that open it."""
+    """A task as bytes, in which what is opened anew is named by the bytes that open it.
+
+    Raises `ClusterError` for one that cannot travel.
+    """
     buffer = io.BytesIO()
-    _Packer(buffer).dump(task)
+    try:
+        _Packer(buffer).dump(task)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise ClusterError(
+            f"the analysis cannot be sent to workers ({type(error).__name__}: {error}); run it without --cluster"
+        ) from error
     return buffer.getvalue()
 
 

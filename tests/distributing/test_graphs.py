@@ -212,6 +212,11 @@ def test_a_module_that_workers_lack(computed_there: Heard, monkeypatch: pytest.M
         delayed(module.double)(2).compute()
 
 
+def test_a_task_that_cannot_travel(computed_there: Heard) -> None:
+    with pytest.raises(ClusterError, match=r"cannot be sent to workers \(TypeError: cannot pickle .*without --cluster"):
+        delayed(id)(threading.Lock()).compute()
+
+
 def test_every_store_is_looked_for(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
