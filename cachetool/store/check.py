@@ -69,7 +69,10 @@ def check_flags(path: AnyPlace, block: int) -> list[str]:
             ]
     try:
         readable = _chunk(store, "readable", f"c.{block}")
-        ids = store.images.image_id[images.start : images.stop]
+        sound = readable is None or bool(readable[: len(images)].all())
+        # All ids of the store are read to have those of a block: not for one of which all images could be read.
+        named = record is not None and not (sound and not record.failed)
+        ids = store.images.image_id[images.start : images.stop] if named else ()
     except DamagedError as error:
         return [*problems, str(error)]
     if record is not None:

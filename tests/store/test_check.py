@@ -94,6 +94,14 @@ def test_images_that_are_flagged_otherwise_are_named(path, kit) -> None:
     ]
 
 
+def test_ids_are_read_for_blocks_alone_of_which_images_could_not_be_read(path, monkeypatch) -> None:
+    """Those of a whole store, for each of its blocks: hours where it has a million images, and each time fetched."""
+    read = []
+    monkeypatch.setattr("cachetool.store.opened.OpenedStore.images", property(lambda store: read.append(store.path)))
+    assert check_flags(path, 1) == []
+    assert read == []
+
+
 def test_flags_that_are_damaged_are_named_and_a_damaged_record_is_left_to_the_check_of_its_block(path) -> None:
     flip(path / "complete" / "c.0.0.0", 0)
     flags = bytes(16)
