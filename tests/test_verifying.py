@@ -16,7 +16,7 @@ import xarray as xr
 import cachetool
 from cachetool import Edit
 from cachetool.errors import MissingDataError, StaleRunWarning, UnknownNameError
-from cachetool.store import StoreReader, StoreWriter, check
+from cachetool.store import OpenedStore, StoreReader, StoreWriter, check
 from cachetool.store.object_folders import put_all
 from cachetool.verifying import Report
 from cachetool.verifying.comparing import Comparison
@@ -103,6 +103,23 @@ def test_sound_stores_are_sound_and_computed_again_to_the_bit(made: Made) -> Non
         assert [one.bit_equal for one in report.recomputed] == [1.0] * 4
         assert tree(path) == before, "looking changed something"
     assert json.loads(json.dumps(report.to_json()))["sound"] is True
+
+
+def test_a_store_is_not_opened_anew_for_each_sound_block(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    class Counted(OpenedStore):
+        def __init__(self, path: Path) -> None:
+            opened.append(path)
+            super().__init__(path)
+
+    for module in ("cachetool.verifying.checking", "cachetool.verifying.settled", "cachetool.store.check"):
+        monkeypatch.setattr(f"{module}.OpenedStore", Counted)
+    assert cachetool.verify(made.cache, recompute=0).sound
+    assert len(opened) == 1
+    flip(made.cache / "patches" / "c.1.0.0.0")
+    assert not cachetool.verify(made.cache, recompute=0).sound
+    assert len(opened) > 2
 
 
 def test_the_sample_follows_from_the_seed_and_can_be_all_or_nothing(made: Made) -> None:

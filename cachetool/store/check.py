@@ -17,12 +17,13 @@ from cachetool.store.tables import Table, decode_chunk, read_table
 from cachetool.tokens import TOKEN_TYPES
 
 
-def check_block(path: AnyPlace, block: int) -> list[str]:
+def check_block(store: OpenedStore | AnyPlace, block: int) -> list[str]:
     """Read one block as a whole and list its problems, one line each; empty for a sound or an unfinished block.
 
-    Flags are left to `check_flags`. Raises `StoreError` where there is no such store or block.
+    Flags are left to `check_flags`. To open a store takes requests for each of its arrays: one that is open may be
+    given. Raises `StoreError` where there is no such store or block.
     """
-    store = OpenedStore(place(path))
+    store = _opened(store)
     store.geometry.block_range(block)
     try:
         record = store.record(block)
@@ -38,12 +39,12 @@ def check_block(path: AnyPlace, block: int) -> list[str]:
     return problems
 
 
-def check_flags(path: AnyPlace, block: int) -> list[str]:
+def check_flags(store: OpenedStore | AnyPlace, block: int) -> list[str]:
     """List where `complete` and `readable` say more or less than the record of a block: plain readers are misled.
 
     Empty where the record itself cannot be read. Raises `StoreError` where there is no such store or block.
     """
-    store = OpenedStore(place(path))
+    store = _opened(store)
     geometry: Geometry = store.geometry
     images = geometry.block_range(block)
     try:
@@ -88,6 +89,10 @@ def check_flags(path: AnyPlace, block: int) -> list[str]:
             for name in sorted(names)
         ]
     return problems
+
+
+def _opened(store: OpenedStore | AnyPlace) -> OpenedStore:
+    return store if isinstance(store, OpenedStore) else OpenedStore(place(store))
 
 
 def check_tables(path: AnyPlace) -> dict[str, list[str]]:

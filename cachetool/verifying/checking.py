@@ -14,7 +14,15 @@ from cachetool.events import Events
 from cachetool.images import image_digest
 from cachetool.objects import Place, place
 from cachetool.query import changed_since
-from cachetool.store import StateDigests, StoreReader, check_block, check_flags, check_tables, key_digest
+from cachetool.store import (
+    OpenedStore,
+    StateDigests,
+    StoreReader,
+    check_block,
+    check_flags,
+    check_tables,
+    key_digest,
+)
 from cachetool.verifying.report import Problem, Report
 from cachetool.verifying.settled import LOOKS, settled
 
@@ -32,13 +40,13 @@ def check_on_disk(report: Report, events: Events) -> None:
     if any(problem.part == "table" and problem.where in OPENING for problem in report.problems):
         report.notes.append("blocks were not looked at: the store cannot be opened without these arrays")
         return
-    reader = StoreReader(path)
-    geometry = reader.spec.geometry
+    reader, opened = StoreReader(path), OpenedStore(path)
+    geometry = opened.geometry
     events.start("verify", geometry.images)
     for block in range(geometry.blocks):
         images = geometry.block_range(block)
         span = (images.start, images.stop - 1)
-        problems = settled(path, block, partial(_block_problems, path, block, span))
+        problems = settled(opened, block, partial(_block_problems, block, span))
         if problems is None:
             report.notes.append(f"block {block} was written again each of the {LOOKS} times it was looked at")
         report.problems += problems or []
@@ -48,12 +56,12 @@ def check_on_disk(report: Report, events: Events) -> None:
         _check_run(report, reader)
 
 
-def _block_problems(path: Place, block: int, span: tuple[int, int]) -> list[Problem]:
+def _block_problems(block: int, span: tuple[int, int], store: OpenedStore | Place) -> list[Problem]:
     """What is wrong with a block and its flags."""
     where = f"block {block}"
     return [
-        *(Problem("block", where, text, block, span) for text in check_block(path, block)),
-        *(Problem("flags", where, text, block, span) for text in check_flags(path, block)),
+        *(Problem("block", where, text, block, span) for text in check_block(store, block)),
+        *(Problem("flags", where, text, block, span) for text in check_flags(store, block)),
     ]
 
 

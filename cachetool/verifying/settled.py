@@ -15,17 +15,21 @@ LOOKS = 4
 """How often a block is looked at that is another one after each look."""
 
 
-def settled(path: Place, block: int, check: Callable[[], list[Problem]]) -> list[Problem] | None:
+def settled(
+    store: OpenedStore, block: int, check: Callable[[OpenedStore | Place], list[Problem]]
+) -> list[Problem] | None:
     """The problems of a block that was the same before and after it was looked at; None where it never was.
 
-    A sound block is looked at once, and nothing else is asked for.
+    A sound block is looked at once, through the store that is open, and nothing else is asked for. For further looks
+    the store is opened anew.
     """
-    problems = check()
+    path = store.path
+    problems = check(store)
     for _ in range(LOOKS - 1):
         if not problems:
             return problems
         before = generation(path, block)
-        problems = check()
+        problems = check(path)
         if generation(path, block) == before:
             return problems
     return None if problems else problems
