@@ -91,6 +91,7 @@ def replayed(whole: Path) -> list[dict[str, bytes]]:
     return [shards(Path(run.attrs["cachetool_path"])) for run in cachetool.replay(whole, EDITS, keep=(9, 12))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 5])
 def test_a_replay_that_was_stopped(scenes: Path, tmp_path: Path, replayed: list[dict[str, bytes]], after: int) -> None:
     cache = extracted(scenes, tmp_path)
@@ -102,6 +103,7 @@ def test_a_replay_that_was_stopped(scenes: Path, tmp_path: Path, replayed: list[
     assert [shards(Path(run.attrs["cachetool_path"])) for run in again] == replayed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_draws_do_not_depend_on_the_batch_size(
     scenes: Path, tmp_path: Path, whole: Path, replayed: list[dict[str, bytes]], batch_size: int

@@ -17,6 +17,8 @@ from cachetool.cli import main
 from tests.documentation.pages import command_lines, words
 from tests.reference.quick import quick
 
+pytestmark = pytest.mark.slow
+
 EXTRAS = {"cluster": ("distributed", "distributed"), "hugging-face": ("datasets", "hf")}
 """Pages that need a package of an extra, and which."""
 
@@ -25,8 +27,6 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "format.md", *sorted((ROOT / "docs"
 
 NOT_HERE = ("dinov2", "timm:", "CACHE")
 """Commands of the README that name weights or images which are not part of the package."""
-SLOW = ("cluster", "parts")
-"""Pages whose commands start processes, for ten seconds and more."""
 TAKE_MINUTES = ("study", "report")
 """Commands that have tests of their own, on small studies: tests/analyses/study and tests/analyses/report."""
 
@@ -40,11 +40,7 @@ def activations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=pytest.mark.slow if page.stem in SLOW else ()) for page in PAGES],
-    ids=lambda page: page.stem,
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_does_what_it_says(
     page: Path,
     activations: Path,

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -149,13 +150,17 @@ class Bucket(Source):
                 raise Replaced(self._url(key)) from None
 
     def _whole(self, get: Callable[[], Answer]) -> Answer:
-        """What is got; asked for again where the connection broke within an answer, which obstore may leave at that."""
-        for _ in range(TRIES - 1):
+        """What is got; asked for again where the connection broke within an answer, which obstore may leave at that.
+
+        A little later each time: others of its connections may be broken too, and be given out next.
+        """
+        for tried in range(TRIES - 1):
             try:
                 return get()
             except self._module.exceptions.GenericError as error:
                 if "status code" in str(error) or "retries" in str(error):
                     raise
+            time.sleep(0.05 * 4**tried)
         return get()
 
     def zarr_store(self, prefix: str) -> Any:

@@ -27,6 +27,7 @@ def test_the_list_names_all_with_their_options() -> None:
     assert [entry["name"] for entry in document["analyses"]] == list(analyses())
 
 
+@pytest.mark.slow
 def test_a_result_is_printed_written_and_drawn(small: Small, tmp_path: Path) -> None:
     file = tmp_path / "norms.nc"
     arguments = ["analyze", "token-norms", str(small.cache), "-o", "threshold=3", "--layers", "0,6-12", "--figures"]

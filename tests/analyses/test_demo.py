@@ -10,6 +10,8 @@ from analyses import demo
 from analyses.figures import register_figure
 from cachetool.events import Silent
 
+pytestmark = pytest.mark.slow
+
 
 def test_demo_on_a_few_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, images in (("TRAIN_IMAGES", 60), ("EVALUATED_IMAGES", 20), ("CALIBRATION_IMAGES", 20)):

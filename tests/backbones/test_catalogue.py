@@ -21,6 +21,7 @@ def test_the_names_are_those_of_the_design():
     assert [entry.name for entry in catalogue()] == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_describes_the_architecture_of_timm(name):
     entry = next(entry for entry in catalogue() if entry.name == name)

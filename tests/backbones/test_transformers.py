@@ -116,6 +116,7 @@ def test_dinov2_without_registers_differs_at_other_sizes_by_the_filter_alone(siz
     assert largest_difference(backbone, model, images) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_model_that_is_saved_by_its_state_dict(case: str, tmp_path: Path) -> None:
     """`torch.save(model.state_dict())` has the names of the classes of transformers, not those that it publishes."""
     model = made(case)

@@ -81,6 +81,7 @@ def test_what_is_finished_is_not_talked_about(in_parts: Any) -> None:
     assert " 100 % " in in_parts("info").out
 
 
+@pytest.mark.slow
 def test_an_extraction_of_fewer_images_than_the_cache_has(in_parts: Any) -> None:
     extract = ("extract", "tiny-reg", "shapes", "--workers", "0", "--tokens", "cls")
     done = in_parts(*extract, "--layers", "6", "--limit", "10")

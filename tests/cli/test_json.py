@@ -53,6 +53,7 @@ def test_every_command_has_it_and_is_tried() -> None:
         assert name in text, name
 
 
+@pytest.mark.slow
 def test_it_prints_one_object(cachetool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with quick():
         for arguments, name in CALLS:

@@ -91,7 +91,8 @@ def without(packages: set[str], commands: list[tuple[str, ...]], folder: Path) -
     return [(code, out, err) for code, out, err in json.loads(done.stdout)]
 
 
-@pytest.mark.parametrize("names", [QUICK, pytest.param(tuple(EVERYTHING), marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [QUICK, tuple(EVERYTHING)], ids=["some", "all"])
 def test_without_what_draws_only_what_draws_is_refused(names: tuple[str, ...], tmp_path: Path) -> None:
     packages = {"jinja2", "matplotlib", "plotly"}
     commands = [*(EVERYTHING[name] for name in names), *(arguments for arguments, _ in DRAWING.values())]

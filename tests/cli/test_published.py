@@ -19,6 +19,8 @@ from cachetool.objects import ObjectPath
 from tests.objects.web import WebServer
 from tests.reference.quick import quick
 
+pytestmark = pytest.mark.slow
+
 CACHE = "shapes/tiny-reg"
 
 
@@ -62,13 +64,7 @@ def written(folder: Path) -> dict[Path, int]:
 KINDS = ("http", "memory", "zip")
 
 
-def kinds(quick: str = "") -> pytest.MarkDecorator:
-    """All kinds, but one in the slow tests, or all of them."""
-    every = [pytest.param(kind, marks=() if kind == quick else pytest.mark.slow) for kind in KINDS]
-    return pytest.mark.parametrize("kind", every)
-
-
-@kinds("http")
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_published_is_opened_as_on_the_disk(disk: Path, roots: dict[str, str], kind: str) -> None:
     url = below(roots[kind], f"{CACHE}.zarr")
     named = [below(roots[kind], f"{CACHE}.runs/{run.name}") for run in sorted((disk / f"{CACHE}.runs").glob("*.zarr"))]
@@ -88,7 +84,7 @@ def test_what_is_published_is_opened_as_on_the_disk(disk: Path, roots: dict[str,
     assert package.verify(below(roots[kind], f"{CACHE}.calibrations/calibration.zarr")).sound
 
 
-@kinds()
+@pytest.mark.parametrize("kind", KINDS)
 def test_commands_that_read(cachetool: Any, disk: Path, roots: dict[str, str], tmp_path: Path, kind: str) -> None:
     before = sorted(path.name for path in tmp_path.iterdir())
     for arguments in (("info", CACHE), ("verify", CACHE, "--recompute", "1"), ("diff", CACHE, CACHE, "--values")):
@@ -122,7 +118,6 @@ def test_a_root_is_listed_where_names_can_be_asked_for(cachetool: Any, roots: di
     assert "a web server gives no list of what lies there; name each cache and run by its own http://" in outcome.err
 
 
-@pytest.mark.slow
 def test_a_published_calibration_is_used(disk: Path, roots: dict[str, str], web: WebServer, tmp_path: Path) -> None:
     shutil.copytree(disk / "shapes", tmp_path / "shapes")
     edit = package.Edit("registers", "mean", 9)
@@ -138,7 +133,7 @@ def test_a_published_calibration_is_used(disk: Path, roots: dict[str, str], web:
     np.testing.assert_array_equal(found[1], found[2])
 
 
-@kinds("http")
+@pytest.mark.parametrize("kind", KINDS)
 def test_commands_that_write_are_refused_before_any_work(
     cachetool: Any, disk: Path, roots: dict[str, str], web: WebServer, tmp_path: Path, kind: str
 ) -> None:

@@ -20,6 +20,8 @@ from cachetool.replaying.runs import run_key
 from cachetool.store import StoreReader, StoreWriter
 from tests.reference.plain_models import write_folder
 
+pytestmark = pytest.mark.slow
+
 Contents = Callable[[Path], dict[str, Any]]
 EDITS = (
     Edit("registers", "shuffle", 6, seed=1),
@@ -48,7 +50,6 @@ def test_extraction(whole: Path, tmp_path: Path, client: Any, contents: Contents
     assert contents(found) == contents(whole)
 
 
-@pytest.mark.slow
 def test_extraction_in_two_steps_and_two_parts(whole: Path, tmp_path: Path, client: Any, contents: Contents) -> None:
     extracted(tmp_path, cluster=client, limit=6, layers=(3, 7))
     extracted(tmp_path, cluster=client, part=(2, 2), batch_size=3)
@@ -80,7 +81,6 @@ def test_unreadable_images_are_told_and_stored_as_nan(tmp_path: Path, client: An
     assert not list((tmp_path / "stopped").rglob("*.partial*"))
 
 
-@pytest.mark.slow
 def test_replays(whole: Path, tmp_path: Path, client: Any, contents: Contents) -> None:
     """Their own calibrations, masks, donors, distances and certificates included."""
     roots = tmp_path / "single", tmp_path / "cluster"
@@ -93,7 +93,6 @@ def test_replays(whole: Path, tmp_path: Path, client: Any, contents: Contents) -
     assert [run.attrs["cachetool_path"] for run in again] == [run.attrs["cachetool_path"] for run in runs]
 
 
-@pytest.mark.slow
 def test_a_run_that_lacks_a_block(whole: Path, tmp_path: Path, client: Any, contents: Contents) -> None:
     cache = extracted(tmp_path)
     run = Path(cachetool.replay(cache, EDITS[0], cluster=client).attrs["cachetool_path"])
@@ -122,7 +121,6 @@ def test_a_file_that_is_another_one_on_a_worker(
     assert not StoreReader(run).complete.any()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("covariance", [False, True])
 def test_calibration(whole: Path, tmp_path: Path, client: Any, contents: Contents, covariance: bool) -> None:
     roots = tmp_path / "single", tmp_path / "cluster"

@@ -37,7 +37,9 @@ class LateCopies:
         self._waiting.clear()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "bfloat16"))]
+)
 def test_late_copies_give_the_same_states(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def made(name: str) -> list[np.ndarray]:
         cache = cachetool.extract("tiny-reg", "shapes", root=tmp_path, name=name, limit=6, dtype=dtype, workers=0)

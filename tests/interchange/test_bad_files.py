@@ -71,6 +71,7 @@ def hole(handle: Any) -> None:
     new[4:8] = values[4:8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [

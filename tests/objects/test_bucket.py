@@ -84,6 +84,7 @@ def test_content_of_several_parts_is_whole(object_root, monkeypatch) -> None:
     assert (object_root / "large").read_bytes() == content + content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["throttle", "fail", "reset", "lose"])
 @pytest.mark.parametrize("work", ["put", "create", "get", "list", "delete"])
 def test_requests_that_fail_are_made_again(object_proxy, object_root, how, work) -> None:

@@ -89,6 +89,7 @@ def test_order_and_repetition_of_edits_are_kept(caches: dict[str, Path]) -> None
     assert len({run.path for run in runs}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_result_does_not_depend_on_batch_size(
     fresh: Callable[..., Path], caches: dict[str, Path], batch_size: int

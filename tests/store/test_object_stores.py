@@ -103,6 +103,7 @@ def test_a_store_grows(object_root, example, kit) -> None:
         extend(path, images=smaller.spec.images)
 
 
+@pytest.mark.slow
 def test_one_layer_of_a_thousand_images_takes_two_requests_a_shard(object_proxy, object_root, kit) -> None:
     layout = TokenLayout(cls=1, registers=0, rows=4, columns=4)
     example = kit.make_example(layout, images=1000, channels=8, layers=tuple(range(6)), block=64)
@@ -339,6 +340,7 @@ def test_memory_is_bounded_where_single_tokens_are_read(object_root, kit, monkey
     assert sum(shard.held_bytes for shard in reader._shards._shards.values()) <= 2 * state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("states", [1, 4])
 def test_nothing_is_fetched_twice_where_memory_holds_few_blocks(
     object_proxy, object_root, kit, monkeypatch, states

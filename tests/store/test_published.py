@@ -176,6 +176,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "LONGEST_RETRYING", timedelta(seconds=5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["throttle", "fail", "reset", "short", "redirect"])
 def test_requests_that_fail_are_made_again(publish: Any, web: Any, tmp_path: Path, example: Any, how: str) -> None:
     path = publish(example.make(tmp_path / "disk" / "a.zarr"), "http")
@@ -192,6 +193,7 @@ def test_requests_that_fail_are_made_again(publish: Any, web: Any, tmp_path: Pat
     assert len(asked) > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "said"),
     [

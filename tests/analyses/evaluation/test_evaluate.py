@@ -67,6 +67,7 @@ def rows(small: Small, heard: Listening) -> list[Row]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_all_tasks_that_apply_are_measured(rows: list[Row], heard: Listening) -> None:
     assert list(dict.fromkeys(row.task for row in rows)) == [
         "classification", "retrieval", "segmentation", "correspondence",

@@ -19,6 +19,8 @@ from analyses.figures.style import BLACK, BLUE, GREEN, VERMILION
 from cachetool.errors import MissingDataError
 from tests.analyses.figures.artists import bars, markers, points, same_points
 
+pytestmark = pytest.mark.slow
+
 DISTANCE = "off_distribution_mahalanobis"
 
 

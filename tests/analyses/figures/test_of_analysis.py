@@ -16,6 +16,8 @@ from analyses.figures.spectrum import spectrum
 from analyses.summary import summarize
 from cachetool.errors import MissingDataError
 
+pytestmark = pytest.mark.slow
+
 LAYERS = [0, 4, 8, 12]
 
 

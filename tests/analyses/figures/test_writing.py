@@ -10,6 +10,8 @@ from analyses.figures import write_figures
 from analyses.figures.writing import file_names
 from cachetool.errors import DatasetError
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_part_gets_the_figures_that_its_rows_allow(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame = frame[frame["task"] == "classification"]

@@ -21,6 +21,8 @@ from analyses.geometry.token_norms import token_norms
 from analyses.geometry.tokens_of import at_layers
 from tests.analyses.geometry.stand_in import DEPTH, store, tokens
 
+pytestmark = pytest.mark.slow
+
 IMAGES, LAYERS = 9, (1, 3, DEPTH)
 
 ONE, OTHER = (tokens(IMAGES, len(LAYERS), seed) for seed in (0, 4))

@@ -13,6 +13,8 @@ from cachetool.cli import build
 from cachetool.errors import CachetoolError
 from tests.analyses.report.conftest import Reported
 
+pytestmark = pytest.mark.slow
+
 RUNNER = CliRunner()
 
 

@@ -13,6 +13,8 @@ from cachetool.cli import console, main
 from cachetool.errors import DatasetError
 from tests.analyses.study.conftest import SMALL, Finished
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -115,7 +117,6 @@ def test_a_finished_study_names_its_files(finished: Finished) -> None:
     assert finished.document["notes"] == []
 
 
-@pytest.mark.slow
 def test_a_finished_study_is_summed_up_for_people(study: Run, finished: Finished, tmp_path: Path) -> None:
     code, out, err = study(finished.file, "--root", finished.root, "--workers", "0")
     assert code == 0
@@ -126,7 +127,6 @@ def test_a_finished_study_is_summed_up_for_people(study: Run, finished: Finished
         assert words in err
 
 
-@pytest.mark.slow
 def test_figures_lie_beside_the_tables(
     study: Run, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

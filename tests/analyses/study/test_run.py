@@ -38,6 +38,7 @@ class Recorded:
         self.messages.append(text)
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_not_computed_again(finished: Finished, tmp_path: Path) -> None:
     events = Recorded()
     result = run_study(load_study(str(finished.file)), root=finished.root, workers=0, events=events)
