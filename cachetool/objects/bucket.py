@@ -154,11 +154,12 @@ class Bucket(Source):
 
         A little later each time: others of its connections may be broken too, and be given out next.
         """
+        until = time.monotonic() + LONGEST_RETRYING.total_seconds() / 2
         for tried in range(TRIES - 1):
             try:
                 return get()
             except self._module.exceptions.GenericError as error:
-                if "status code" in str(error) or "retries" in str(error):
+                if "status code" in str(error) or _retried(str(error)) >= RETRIES or time.monotonic() > until:
                     raise
             time.sleep(0.05 * 4**tried)
         return get()
@@ -293,6 +294,12 @@ class Bucket(Source):
 
 def _found(meta: Any) -> Found:
     return Found(int(meta["size"]), meta["e_tag"], meta["last_modified"].timestamp())
+
+
+def _retried(text: str) -> int:
+    """How often obstore says that it tried again: where the way broke it may have stopped after a few."""
+    found = re.search(r"after (\d+) retries", text)
+    return int(found[1]) if found else 0
 
 
 def cause(text: str) -> str:

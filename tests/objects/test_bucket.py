@@ -294,6 +294,36 @@ def test_the_cause_is_told_without_request_and_response(text, cause) -> None:
     assert bucket.cause(text) == cause
 
 
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("Error performing GET in 9ms, after 1 retries, max_retries: 10 - HTTP error: error sending request", 2),
+        ("Error performing GET in 26s, after 10 retries, max_retries: 10 - HTTP error: error sending request", 1),
+        ("Error performing GET in 9ms, after 1 retries - status code: 400 Bad Request", 1),
+    ],
+)
+def test_an_answer_is_asked_for_again_where_obstore_stopped_early(in_memory, text, asked) -> None:
+    import obstore
+
+    answers = iter([obstore.exceptions.GenericError(text)])
+    count = []
+
+    def get(store, key, *, options=None):
+        count.append(key)
+        for error in answers:
+            raise error
+        return obstore.get(store, key, options=options)
+
+    made = in_memory("s3", get=get)
+    made.put("one", b"content")
+    if asked == 1:
+        with pytest.raises(StoreError):
+            made.get("one")
+    else:
+        assert made.get("one") == b"content"
+    assert len(count) == asked
+
+
 DENIED = "access is denied, or no credentials are at hand"
 
 

@@ -66,6 +66,9 @@ class WebServer:
                 pass
 
             def answer(self, status: int, content: bytes = b"", **headers: str) -> None:
+                with web._guard:  # before whoever asked can go on, and count
+                    asked = self.headers.get("Range") or ""
+                    web.requests.append(Request(self.command, self.path, asked, len(content)))
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name.replace("_", "-"), value)
@@ -73,9 +76,6 @@ class WebServer:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(content)
-                with web._guard:
-                    asked = self.headers.get("Range") or ""
-                    web.requests.append(Request(self.command, self.path, asked, len(content)))
 
             def reset(self) -> None:
                 with suppress(OSError):
