@@ -12,11 +12,14 @@ from pathlib import Path
 import psutil
 
 COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import cachetool.extraction.request as request
 request.default_block = lambda *arguments: 16
 from cachetool.cli import main
 main()
 """
+"""Tests that are begun in the background ignore Ctrl-C, which a child inherits."""
 HELD = """
 import contextlib, pathlib, time
 from cachetool.distributing import cluster
