@@ -214,8 +214,9 @@ class Cluster:
     def _declared(self) -> dict[str, tuple[str, float]]:
         """Name of each worker and the GPUs that it declares, by address."""
         try:
-            described = self._client.scheduler_info(n_workers=-1)["workers"]
-        except OSError as error:
+            # Not `scheduler_info`: what that returns dask replaces in the background by an answer without workers.
+            described = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
+        except (OSError, AttributeError) as error:  # without a connection the client has no scheduler
             raise ClusterError(LOST) from error
         return {address: (str(one["name"]), one["resources"].get("GPU", 0)) for address, one in described.items()}
 

@@ -230,3 +230,10 @@ def test_declared_gpus_are_respected(client: Any, cache: Path, monkeypatch: pyte
         list(cluster.each(Small(cache=cache), ALIKE, [99], Silent()))
     with pytest.raises(ClusterError, match="no worker is left"):
         cluster.open(Small(cache=cache))
+
+
+def test_no_worker_is_lost_by_what_the_client_remembers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask refreshes that with an answer that names no workers, also between asking and reading."""
+    expected = set(client.scheduler_info(n_workers=-1)["workers"])
+    monkeypatch.setattr(client, "scheduler_info", lambda **_: {"workers": {}})
+    assert set(Cluster(client)._workers()) == expected != set()
