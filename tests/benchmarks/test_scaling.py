@@ -12,8 +12,9 @@ from tests.benchmarks.scaling import TINY, Measured, Series, table
 BLOCK = 48
 """Images a block: less than a fifth of the usual size, so that a fifth of the images tells as much."""
 
-ALLOWANCE = 4 * MEGABYTE
-"""Less than half a block of `tiny-reg`; 192 more images take well under a megabyte of ids, masks and distances."""
+ALLOWANCE = 9 * MEGABYTE
+"""Peaks of one number of images differ by up to 5 MB from run to run; 288 more images would take 15 MB if the states of
+two replays were kept, and 99 MB if those of the extraction were."""
 
 
 def test_a_straight_line_is_found_again() -> None:
@@ -27,7 +28,7 @@ def test_a_straight_line_is_found_again() -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from Linux's /proc")
 @pytest.mark.parametrize("operation", ["extract", "replay"])
 def test_memory_does_not_grow_with_images(operation: str, tmp_path: Path) -> None:
-    images = (192, 384)  # from four blocks on; a block is computed while one is written
+    images = (192, 480)  # from four blocks on; a block is computed while one is written
     points = tuple({"model": TINY, "edits": 2, "images": count, "block": BLOCK} for count in images)
     measured = Series(operation, "images", images, points).measured(tmp_path)
     print("\n" + table([measured]))
