@@ -11,12 +11,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import geometry, models, peers_extraction, peers_reading, peers_replay, storage, study
+from tests.benchmarks import (
+    extraction,
+    geometry,
+    peers_extraction,
+    peers_reading,
+    peers_replay,
+    replays,
+    storage,
+    study,
+)
 from tests.benchmarks.ratios import Comparison
 
 PARTS = {
     "storage": storage.measure,
-    "models": models.measure,
+    "extraction": extraction.measure,
+    "replays": replays.measure,
     "geometry": geometry.measure,
     "study": study.measure,
     "peers-extraction": peers_extraction.measure,

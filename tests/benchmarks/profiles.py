@@ -27,7 +27,7 @@ from analyses.study.run import run_study
 from analyses.study.table import write_study
 from cachetool import Edit
 from cachetool.extraction import extract, prepare
-from tests.benchmarks.models import ARCHITECTURE, BATCH, EDITS, FROM_LAYER, MODEL, REPLAYED, make_photos
+from tests.benchmarks.models import ARCHITECTURE, BATCH, EDITS, FROM_LAYER, MODEL, make_photos
 from tests.benchmarks.study import IMAGES
 from tests.reference.plain_models import random_vit, save_weights
 
@@ -52,6 +52,8 @@ BUILT_IN = {
 PACKAGES = (
     "cachetool", "analyses", "torch", "timm", "xarray", "dask", "zarr", "numpy", "scipy", "sklearn", "matplotlib",
 )  # fmt: skip
+PROFILED = 256
+"""Images of the extraction and of the replay."""
 LEAST = 0.01
 """Share of the time from which on a group has a row of its own."""
 
@@ -73,7 +75,7 @@ def _extraction(folder: Path) -> Iterator[Callable[[], object]]:
     data = f"imagefolder:{make_photos(folder / 'photos')}"
     weights = save_weights(random_vit(ARCHITECTURE, seed=0), folder / "weights.safetensors")
     cachetool.extract(MODEL, data, root=folder / "warm", weights=weights, limit=BATCH)
-    yield lambda: extract(prepare(MODEL, data, root=folder / "caches", weights=weights, limit=REPLAYED))
+    yield lambda: extract(prepare(MODEL, data, root=folder / "caches", weights=weights, limit=PROFILED))
 
 
 @contextmanager
