@@ -81,7 +81,8 @@ def plan_replay(
     operations = sum(above[start] for start in begun) - shared * count_operations(projecting) // size
     certificate = min(SAMPLE_IMAGES, images) * sum(from_state.values())
     write = written / write_speed(cache)
-    # A state that is computed and one that is read, float32; what edits of it give, and three such that are written.
+    # A state that is computed and one that is read, float32; what edits of it give, what is written meanwhile, and one
+    # on its way there.
     state = spec.block * spec.layout.tokens * spec.channels * 4
     edited = block_bytes(spec, max(kept), types)
     held = max(edited, min(len(edits) * edited, HELD_BYTES))
@@ -90,7 +91,7 @@ def plan_replay(
         "edits": len(edits),
         "read_bytes": disk_bytes(spec, images, 1, backbone.layout.types) * len(starts),
         "written_bytes": written,
-        "memory_bytes": 2 * state + held + 3 * edited + parameter_bytes(backbone, first),
+        "memory_bytes": 2 * state + held + max(held, 2 * edited) + edited + parameter_bytes(backbone, first),
         "blocks_run": sum(depth - edit.from_layer for edit in edits),
         "blocks_of_full_forwards": depth * len(edits),
         "floating_point_operations": images * operations,

@@ -173,5 +173,4 @@ class Arm(EditInHand):
             for name, values in self._distances.items():
                 description = f"{name.replace('_', ' ')} of the injected tokens, see cachetool.edits.meter"
                 arrays[f"off_distribution_{name}"] = SmallArray(values, ("image",), {"description": description})
-        self.writer.write_image_arrays(arrays)
-        self.writer.update_facts({**facts, "finished": True})
+        self.writer.write_image_arrays(arrays, {**facts, "finished": True})

@@ -67,8 +67,10 @@ def replay_arms(
                 events.advance(len(state) * len(group), 0)
                 for (arm, _edit), buffer in zip(group, buffers, strict=True):
                     writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep, failed))
-                    while len(writing) > 2:  # memory stays bounded where the disk is slower than the blocks
-                        writing.pop(0).result()
+                # All of a group are written while the next is computed, and no more: memory stays bounded where the
+                # disk is slower than the blocks.
+                while len(writing) > max(2, len(group)):
+                    writing.pop(0).result()
         for future in writing:
             future.result()
 

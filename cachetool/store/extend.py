@@ -29,7 +29,7 @@ from cachetool.store.atomic import (
 from cachetool.store.create import image_tables
 from cachetool.store.format import COORDINATES, Geometry, ImageTable
 from cachetool.store.lock import exclusive
-from cachetool.store.metadata import ROOT, Document, encode_document, token_document, write_document
+from cachetool.store.metadata import ROOT, Document, Root, encode_document, token_document, write_document
 from cachetool.store.object_folders import put_all
 from cachetool.store.opened import OpenedStore
 from cachetool.store.tables import encode_chunk, encode_table, read_table, table_digest, table_document
@@ -139,8 +139,7 @@ def merge_facts(path: Place, facts: Facts) -> None:
     """Merge entries into the facts of a store. Raises `StoreError` where they are not JSON or the disk refuses."""
     with exclusive(path):
         store = OpenedStore(path)
-        now = store.root.about["facts"]
-        store.root.about["facts"] = {**now, **(facts(now) if callable(facts) else facts)}
+        _merge(store.root, facts)
         store.root.write()
 
 
@@ -153,12 +152,13 @@ class SmallArray:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def add_arrays(path: Place, arrays: Mapping[str, SmallArray]) -> None:
-    """Add or replace small arrays: a crash leaves each as it was, absent, or new.
+def add_arrays(path: Place, arrays: Mapping[str, SmallArray], facts: Facts | None = None) -> None:
+    """Add or replace small arrays, and merge facts that appear with them: a crash leaves each array as it was, absent,
+    or new.
 
     Raises `StoreError` for names or dimensions that do not fit, before anything is changed, or on a full disk.
     """
-    if not arrays:
+    if not arrays and facts is None:
         return
     with exclusive(path):
         store = OpenedStore(path)
@@ -179,7 +179,13 @@ def add_arrays(path: Place, arrays: Mapping[str, SmallArray]) -> None:
             root.arrays[name] = documents[name]
             root.about.setdefault("tables", {})[name] = table_digest(array.data, documents[name])
         sync_folder(path)
+        _merge(root, facts or {})
         root.write()
+
+
+def _merge(root: Root, facts: Facts) -> None:
+    now = root.about["facts"]
+    root.about["facts"] = {**now, **(facts(now) if callable(facts) else facts)}
 
 
 def _write_array(path: Place, data: npt.NDArray[Any], document: Document) -> None:

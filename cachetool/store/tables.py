@@ -65,21 +65,31 @@ def _chunk_shape(document: Document) -> tuple[int, ...]:
 
 def encode_chunk(values: Table, document: Document) -> bytes:
     """One chunk with its checksum; values that fall short of the chunk's shape are padded with the fill value."""
-    padded = np.full(_chunk_shape(document), _fill(document), dtype=_dtype(document))
-    padded[tuple(slice(0, size) for size in values.shape)] = values
-    payload = _encode_strings(padded.ravel().tolist()) if padded.dtype.kind == "O" else padded.tobytes()
+    shape, dtype = _chunk_shape(document), _dtype(document)
+    if dtype.kind == "O":
+        payload = _encode_strings(values.ravel().tolist(), math.prod(shape) - values.size, _fill(document))
+    else:
+        padded = np.full(shape, _fill(document), dtype=dtype)
+        padded[tuple(slice(0, size) for size in values.shape)] = values
+        payload = padded.tobytes()
     return payload + checksum(payload)
 
 
-def decode_chunk(encoded: bytes, document: Document, path: Place) -> Table:
-    """The values of a whole chunk. Raises `DamagedError` naming the file where it is not what the document says."""
+def decode_chunk(encoded: bytes, document: Document, path: Place, rows: int | None = None) -> Table:
+    """The values of a chunk, or its first `rows` entries. Raises `DamagedError` naming a file of other content.
+
+    Tables of few images are padded to thousands of empty strings, which take long to make one by one.
+    """
     payload, found = encoded[:-CHECKSUM_BYTES], encoded[-CHECKSUM_BYTES:]
     if checksum(payload) != found:
         raise DamagedError(f"{path} is damaged: its checksum does not match. Run `cachetool verify --repair`.")
     shape, dtype = _chunk_shape(document), _dtype(document)
+    wanted = shape if rows is None else (rows, *shape[1:])
     try:
-        values = np.array(_decode_strings(payload), dtype) if dtype.kind == "O" else np.frombuffer(payload, dtype)
-        return values.reshape(shape)
+        if dtype.kind == "O":
+            return np.array(_decode_strings(payload, math.prod(shape), math.prod(wanted)), dtype).reshape(wanted)
+        values = np.frombuffer(payload, dtype).reshape(shape)
+        return values if rows is None else values[:rows]
     except (ValueError, struct.error) as error:
         raise DamagedError(
             f"{path} is damaged: expected a chunk of {dtype if dtype.kind != 'O' else 'strings'} {shape} ({error})."
@@ -96,15 +106,23 @@ def table_digest(values: Table, document: Document) -> int:
     return int.from_bytes(checksum(payload), "little")
 
 
-def _encode_strings(strings: Sequence[str]) -> bytes:
-    """Strings as the `vlen-utf8` codec lays them: their number, then length (uint32, little) and UTF-8 of each."""
-    encoded = [string.encode() for string in strings]
-    return _COUNT.pack(len(encoded)) + b"".join(_COUNT.pack(len(text)) + text for text in encoded)
+def _encode_strings(strings: Sequence[str], padding: int = 0, fill: str = "") -> bytes:
+    """Strings as the `vlen-utf8` codec lays them: their number, then length (uint32, little) and UTF-8 of each.
+
+    So many fill values come after them: tables of few images are padded to thousands.
+    """
+    encoded = [string.encode() for string in (*strings, fill)]
+    *entries, last = (_COUNT.pack(len(text)) + text for text in encoded)
+    return b"".join((_COUNT.pack(len(entries) + padding), *entries, last * padding))
 
 
-def _decode_strings(payload: bytes) -> list[str]:
+def _decode_strings(payload: bytes, held: int, wanted: int) -> list[str]:
+    """The first `wanted` of `held` strings. Raises `ValueError` where it holds another number, or half of one."""
+    (found,) = _COUNT.unpack_from(payload)
+    if found != held:
+        raise ValueError(f"it holds {found} strings")
     strings, position = [], _COUNT.size
-    for _ in range(_COUNT.unpack_from(payload)[0]):
+    for _ in range(wanted):
         start = position + _COUNT.size
         position = start + _COUNT.unpack_from(payload, position)[0]
         if position > len(payload):
@@ -128,8 +146,8 @@ def read_table(folder: Place, document: Document, required: int = 0) -> Table:
     for (first, path), encoded in zip(parts.items(), read, strict=True):
         if encoded is None:
             continue
-        part = decode_chunk(encoded, document, path)
         window = values[first * chunk_shape[0] : (first + 1) * chunk_shape[0]] if shape else values
+        part = decode_chunk(encoded, document, path, len(window) if shape else None)
         window[...] = part[tuple(slice(0, size) for size in window.shape)]
     return values
 

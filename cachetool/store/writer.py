@@ -162,12 +162,13 @@ class StoreWriter:
         """Add or replace one small array beside the tokens, as `write_image_arrays` does."""
         self.write_image_arrays({name: SmallArray(data, dims, attrs or {})})
 
-    def write_image_arrays(self, arrays: Mapping[str, SmallArray]) -> None:
+    def write_image_arrays(self, arrays: Mapping[str, SmallArray], facts: Facts | None = None) -> None:
         """Add or replace small arrays beside the tokens by name, such as donors or distances over `image`.
 
+        `facts` are merged as `update_facts` does it, in the same step that makes the arrays part of the store.
         Raises `StoreError` for names that the format uses, and where dimensions do not fit the store or each other.
         """
-        add_arrays(self.path, arrays)
+        add_arrays(self.path, arrays, facts)
         self._store.renew()
 
     def update_facts(self, facts: Facts) -> None:

@@ -57,6 +57,8 @@ def test_strings_are_counted_and_told_their_length_in_bytes() -> None:
     ((key, chunk),) = encode_table(names, document)
     assert (key, chunk) == ("c.0", sealed(expected))
     assert decode_chunk(chunk, document, Path("c.0")).tolist() == ["a", "", "größe", ""]
+    assert decode_chunk(chunk, document, Path("c.0"), rows=3).tolist() == ["a", "", "größe"]
+    assert decode_chunk(chunk, document, Path("c.0"), rows=0).tolist() == []
 
 
 def test_one_number_without_dimensions(tmp_path) -> None:
@@ -142,10 +144,11 @@ def test_chunks_that_are_none_are_refused(chunk, message) -> None:
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        (struct.pack("<II", 1, 2) + b"a", "a string reaches beyond the end"),
+        (struct.pack("<II", 2, 2) + b"a", "a string reaches beyond the end"),
         (struct.pack("<II", 2, 1) + b"a", "requires a buffer"),
-        (struct.pack("<II", 1, 1) + b"\xff", "can't decode"),
-        (struct.pack("<II", 1, 1) + b"a", "cannot reshape"),
+        (struct.pack("<II", 2, 1) + b"\xff", "can't decode"),
+        (struct.pack("<II", 1, 1) + b"a", "it holds 1 strings"),
+        (struct.pack("<II", 3, 1) + b"a", "it holds 3 strings"),
     ],
 )
 def test_strings_that_lie_are_refused(payload, message) -> None:
