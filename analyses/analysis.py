@@ -25,6 +25,7 @@ On a cluster T is 1 for each worker, which beside that holds what following task
 from __future__ import annotations
 
 import inspect
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Analysis:
         UnknownNameError
             The analysis has no such option; names all of them.
         InvalidEditError
-            A value is of another type than the default.
+            A value is of another type than the default, or no finite number.
         """
         unknown = sorted(given.keys() - self.options.keys())
         if unknown:
@@ -99,7 +100,18 @@ class Analysis:
         ]
         if wrong:
             raise InvalidEditError(f"{self.name}: expected values of the defaults' types, found {', '.join(wrong)}")
+        self.check_finite(parsed)
         return parsed
+
+    def check_finite(self, options: Mapping[str, Any]) -> None:
+        """Raise `InvalidEditError` for NaN, and for infinity unless the default is infinite too; names all of them."""
+        wrong = [
+            f"{name}={value}"
+            for name, value in options.items()
+            if not _is_finite(value) and not (_is_infinite(value) and _is_infinite(self.options.get(name)))
+        ]
+        if wrong:
+            raise InvalidEditError(f"{self.name}: expected finite numbers, found {', '.join(wrong)}")
 
 
 def analyses() -> dict[str, Analysis]:
@@ -132,6 +144,17 @@ def _parse(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether there is neither NaN nor infinity in an option."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and math.isinf(value)
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -81,12 +81,13 @@ def analyze(
     MissingDataError
         There is no run to compare, no training cache, or none of the stores holds what the analysis reads; says why.
     InvalidEditError
-        A layer is asked for that no store holds.
+        A layer is asked for that no store holds, or an option is NaN or infinite.
     ClusterError
         The cluster cannot be reached, or a worker cannot take part; names all that cannot.
     """
     listener = events or Silent()
     analysis = find_analysis(name) if isinstance(name, str) else name
+    analysis.check_finite(options or {})
     opened = cache if isinstance(cache, xr.Dataset) else cachetool.open(cache)
     settings = dict(options or {})
     running = {"weights": weights, "device": device}

@@ -24,6 +24,13 @@ def check_directory(directory: Path) -> None:
         ) from error
 
 
+def check_file(file: Path) -> None:
+    """Make the directory of a result before any work is done. Raises `StoreError` where no such file can be."""
+    check_directory(file.parent)
+    if file.is_dir():
+        raise StoreError(f"{file} is a directory: expected a file for the result, such as {file / 'result.nc'}")
+
+
 def write_both(frame: pd.DataFrame, dataset: xr.Dataset, path: Path) -> tuple[Path, Path]:
     """Write `PATH.csv` and `PATH.nc`, each first beside its place; returns the two.
 

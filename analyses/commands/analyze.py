@@ -78,6 +78,7 @@ def command(
     from analyses.analyze import analyze
     from analyses.netcdf import write_netcdf
     from analyses.summary import summarize
+    from analyses.table_files import check_file
     from cachetool.objects import check_writable, on_disk
     from cachetool.places import analyses_directory, find_cache
 
@@ -91,6 +92,8 @@ def command(
     path = find_cache(cache, root)
     if output_file is None:
         check_writable(path, "name a file of a local disk with --output")
+    else:
+        check_file(output_file)
     file = output_file or analyses_directory(path) / f"{name}.nc"
     if draw:
         folder = on_disk(file.parent / "figures", "--figures beside")

@@ -20,7 +20,7 @@ from analyses.evaluation.describing import dataset_label
 from analyses.evaluation.outcomes import FittedHead, measured
 from analyses.evaluation.refitting import Training, seedless
 from analyses.evaluation.rows import Row
-from analyses.inference import RESAMPLES
+from analyses.inference import RESAMPLES, check_confidence, check_resamples
 from analyses.tasks import TASKS, parse_task
 from analyses.tasks.base import Task
 from analyses.tasks.head import OwnHead
@@ -99,6 +99,8 @@ def evaluate(
     StoreError
         The cache, or with `refit` the training cache, lies where things can only be read.
     """
+    check_resamples(resamples)
+    check_confidence(confidence)
     listener = events or Silent()
     opened = cache if isinstance(cache, xr.Dataset) else cachetool.open(cache)
     check_writable(store_path(opened))

@@ -7,8 +7,8 @@
 - `multiple`: families of comparisons
 """
 
-from analyses.inference.bootstrap import RESAMPLES, Arm, Replicates, bootstrap
-from analyses.inference.compare import EQUIVALENCE_MARGIN, Comparison, compare
+from analyses.inference.bootstrap import RESAMPLES, Arm, Replicates, bootstrap, check_resamples
+from analyses.inference.compare import EQUIVALENCE_MARGIN, Comparison, check_confidence, compare
 from analyses.inference.design import Design
 from analyses.inference.multiple import holm
 from analyses.inference.paired import Difference, paired_difference
@@ -22,6 +22,8 @@ __all__ = [
     "Difference",
     "Replicates",
     "bootstrap",
+    "check_confidence",
+    "check_resamples",
     "compare",
     "holm",
     "paired_difference",

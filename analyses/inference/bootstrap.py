@@ -61,6 +61,12 @@ class Replicates:
     """The intact arms in each resample, (arm, resample)."""
 
 
+def check_resamples(resamples: int) -> None:
+    """Raise `UnknownNameError` for fewer than one."""
+    if resamples < 1:
+        raise UnknownNameError(f"--resamples {resamples}: expected at least 1")
+
+
 def bootstrap(
     arms: Sequence[Arm],
     combine: Combine,
@@ -82,8 +88,7 @@ def bootstrap(
     UnknownNameError
         Fewer than one resample is asked for.
     """
-    if resamples < 1:
-        raise UnknownNameError(f"--resamples {resamples}: expected at least 1")
+    check_resamples(resamples)
     if not arms:
         none = np.empty(0), np.empty((0, resamples))
         return Replicates(none[0], none[0], none[1], none[1])

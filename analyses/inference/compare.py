@@ -67,6 +67,12 @@ class Comparison:
     """Number of resamples in which the difference is defined."""
 
 
+def check_confidence(confidence: float) -> None:
+    """Raise `UnknownNameError` for what is no coverage of an interval."""
+    if not 0 < confidence < 1:
+        raise UnknownNameError(f"--confidence {confidence}: expected a fraction between 0 and 1, such as 0.95")
+
+
 def compare(
     arms: Sequence[Arm],
     design: Design,
@@ -119,8 +125,7 @@ def compare(
     UnknownNameError
         Confidence, margin or resamples are outside their range.
     """
-    if not 0 < confidence < 1:
-        raise UnknownNameError(f"--confidence {confidence}: expected a fraction between 0 and 1, such as 0.95")
+    check_confidence(confidence)
     if not margin > 0:
         raise UnknownNameError(f"margin {margin}: expected a positive fraction, such as {EQUIVALENCE_MARGIN}")
     found = bootstrap(arms, combine, design, resamples=resamples, seed=seed, keep_absent=keep_absent)

@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from analyses.analysis import Analysis, analyses, find_analysis
+from analyses.analyze import analyze
 from cachetool.errors import InvalidEditError, UnknownNameError
 
 
@@ -47,6 +48,23 @@ def test_all_wrong_options_are_named() -> None:
         analysis.parse_options({"depth": "1", "rank": "2", "count": "3"})
     with pytest.raises(InvalidEditError, match=r"count=true \(as 3\), share=much \(as 0.5\), flag=1 \(as False\)"):
         analysis.parse_options({"count": "true", "share": "much", "flag": "1", "layers": "[1]"})
+
+
+def unbounded(store: xr.Dataset, *, most: float = float("inf"), share: float = 0.5) -> xr.Dataset:
+    """An option whose default is infinite."""
+    return store
+
+
+def test_numbers_that_are_not_finite_are_named() -> None:
+    analysis = Analysis("measured", measured)
+    with pytest.raises(InvalidEditError, match=r"finite numbers, found share=nan, layers=\[1, inf\], free=-inf$"):
+        analysis.parse_options({"share": "nan", "layers": "[1, inf]", "free": "-inf", "count": "2", "word": "inf."})
+    allows = Analysis("unbounded", unbounded)
+    assert allows.parse_options({"most": "inf", "share": "1e300"}) == {"most": float("inf"), "share": 1e300}
+    with pytest.raises(InvalidEditError, match=r"finite numbers, found most=nan, share=inf$"):
+        allows.parse_options({"most": "nan", "share": "inf"})
+    with pytest.raises(InvalidEditError, match="measured: expected finite numbers, found share=nan"):
+        analyze(analysis, "nowhere", options={"share": float("nan")})
 
 
 def test_announced_analyses_are_found_and_described() -> None:

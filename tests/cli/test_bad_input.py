@@ -215,6 +215,29 @@ def test_what_a_verification_is_to_use_has_to_be_there(cachetool: Any) -> None:
     refused(cachetool("verify", "--workers", "-1"), "--workers")
 
 
+@pytest.mark.usefixtures("extracted")
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (("evaluate", "--task", "retrieval", "--confidence", "2"), ("--confidence 2", "between 0 and 1", "0.95")),
+        (("evaluate", "--task", "retrieval", "--confidence", "nan"), ("--confidence nan",)),
+        (("analyze", "token-norms", "--output", "results"), ("results is a directory", "results/result.nc")),
+        (("analyze", "token-norms", "--output", "file/a.nc"), ("file cannot be a directory",)),
+        (("analyze", "token-norms", "--option", "threshold=nan"), ("threshold=nan", "finite")),
+    ],
+)
+def test_what_results_are_to_be_is_looked_at_before_any_work(
+    cachetool: Any, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], fragments: tuple[str, ...]
+) -> None:
+    Path("results").mkdir()
+    Path("file").write_text("precious")
+    for work in ("analyses.evaluation.evaluate.cachetool.open", "analyses.analyze.cachetool.open"):
+        monkeypatch.setattr(work, None)
+    refused(cachetool(*arguments), *fragments)
+    assert Path("file").read_text() == "precious"
+    assert list(Path("results").iterdir()) == []
+
+
 def test_a_study_that_is_no_text(cachetool: Any) -> None:
     Path("mine.toml").write_bytes(b"name = '\xe9'")
     for arguments in (("mine.toml",), ("--print", "mine.toml")):
