@@ -215,6 +215,10 @@ def test_damage_is_refused_by_name(object_root, example) -> None:
         StoreReader(path)
 
 
+def killed(path: ObjectPath) -> None:
+    raise KeyboardInterrupt
+
+
 def test_there_is_no_store_before_its_root_document(object_root, example, monkeypatch) -> None:
     path = object_root / "a.zarr"
     with pytest.raises(MissingDataError, match="There is no store"):
@@ -224,7 +228,11 @@ def test_there_is_no_store_before_its_root_document(object_root, example, monkey
         create(path, example.spec)
     example.check(path)
     # What a removal, killed after its first step, leaves: blocks that say that they are finished.
-    (path / "zarr.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("cachetool.store.object_folders._remove_below", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_store(path)
+    assert len(objects(path)) > 30
     with pytest.raises(MissingDataError):
         StoreReader(path)
     create(path, example.spec)
@@ -245,10 +253,49 @@ def test_nothing_that_others_put_there_is_removed(object_root, example, key) -> 
     path = object_root / "a.zarr"
     (path / key).put(b"theirs")
     (path / "patches" / "zarr.json").put(b"left by a killed process")
+    (path / ".cachetool" / "unfinished").put(b'{"arrays": ["cls", "patches"]}')
     before = objects(path)
     with pytest.raises(StoreError, match=rf"there already, such as {re.escape(str(path / key))} \(1 in all\)"):
         create(path, example.spec)
     assert objects(path) == before
+
+
+@pytest.mark.parametrize("mark", [None, b"", b"[]", b'{"arrays": 3}', b'{"arrays": ["cls"]}'])
+@pytest.mark.parametrize("name", ["mine", "patches"])
+def test_an_array_that_others_put_there_is_not_removed(object_root, example, name, mark) -> None:
+    path = object_root / "a.zarr"
+    for key in ("zarr.json", "c/0/0", "c.0.0"):
+        (path / name / key).put(b"theirs")
+    if mark is not None:
+        (path / ".cachetool" / "unfinished").put(mark)
+    before = objects(path)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="objects that are of no store at this place are there already"):
+            create(path, example.spec)
+        assert objects(path) == before
+
+
+def test_what_a_killed_creation_or_a_late_writer_left_goes(object_root, example, monkeypatch) -> None:
+    path = object_root / "a.zarr"
+    original = ObjectPath.create
+
+    def killed_before_the_root(one: ObjectPath, content: bytes) -> bool:
+        if one == path / "zarr.json":
+            raise KeyboardInterrupt
+        return original(one, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectPath, "create", killed_before_the_root)
+        with pytest.raises(KeyboardInterrupt):
+            create(path, example.spec)
+    assert "patches/zarr.json" in objects(path)
+    create(path, example.spec)
+    assert ".cachetool/unfinished" not in objects(path)
+    remove_store(path)
+    for key in ("patches/c.1.0.0.0", "complete/c.1.0.0", ".cachetool/blocks/0000001.json"):
+        (path / key).put(b"late")
+    example.make(path)
+    example.check(path)
 
 
 def test_a_store_above_others_is_refused(object_root, example) -> None:
