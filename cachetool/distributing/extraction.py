@@ -64,11 +64,14 @@ class OpenedExtraction:
         self._loop = BlockLoop(request, self._writer, self.batch_size, job.on_error, events, load=load_in_threads)
 
     def run(self, block: int) -> Done:
-        """Write a block; one that a worker had finished before it was lost is not computed again."""
+        """Write a block; one that a worker had finished before it was lost is told of, and not computed again."""
         job = self._job
-        if not self._writer.pending(job.layers, job.token_types, [block]):
-            record = read_record(job.cache, block, self._writer.spec.geometry)
-            return Done(0, {} if record is None else dict(record.failed))
+        finished = not self._writer.pending(job.layers, job.token_types, [block])
+        if finished and (record := read_record(job.cache, block, self._writer.spec.geometry)) is not None:
+            written = sum(
+                facts.bytes for name, facts in record.files.items() if name.partition("/")[0] in job.token_types
+            )
+            return Done(written, dict(record.failed))
         written = self._loop.run([block], self._workers, job.unmeasured if block == job.first else ())
         return Done(written, self._loop.failed)
 

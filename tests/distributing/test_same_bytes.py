@@ -14,8 +14,10 @@ import cachetool
 from cachetool import Edit
 from cachetool.calibrating import calibrate
 from cachetool.distributing import connect, summarize_on
+from cachetool.distributing.extraction import OpenedExtraction
 from cachetool.errors import ClusterError, ImageError, KeyMismatchError
 from cachetool.events import Silent
+from cachetool.extraction.extract import Done
 from cachetool.replaying.runs import run_key
 from cachetool.store import StoreReader, StoreWriter
 from tests.reference.plain_models import write_folder
@@ -148,6 +150,22 @@ def test_progress_is_told_by_block(tmp_path: Path, client: Any) -> None:
     extracted(tmp_path, cluster=client, events=told)
     assert told.phases["extract"] == (18, [4, 4, 4, 4, 2])
     assert all(told.bytes)
+
+
+def test_bytes_that_a_lost_worker_wrote_are_told(tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is lost when it has written a block, which another one is given then."""
+    run, told = OpenedExtraction.run, Told()
+
+    def twice(self: OpenedExtraction, block: int) -> Done:
+        assert run(self, block).bytes_written > 0
+        return run(self, block)
+
+    monkeypatch.setattr(OpenedExtraction, "run", twice)
+    extracted(tmp_path, cluster=client, tokens=("cls",))
+    found = extracted(tmp_path, cluster=client, tokens=("registers", "patches"), events=told)
+    shards = [*found.glob("registers/c.*"), *found.glob("patches/c.*")]
+    assert len(shards) == 10
+    assert sum(told.bytes) == sum(shard.stat().st_size for shard in shards)
 
 
 def test_a_finished_cache_asks_nothing_of_the_cluster(
