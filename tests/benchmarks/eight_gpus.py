@@ -26,7 +26,8 @@ from cachetool.store import ImageTable, StoreReader, StoreSpec, StoreWriter, cre
 from cachetool.tokens import TokenLayout
 from tests.benchmarks.models import ARCHITECTURE, MODEL, make_photos
 from tests.benchmarks.ratios import timed
-from tests.objects.server import Proxy, Request, running
+from tests.objects.loopback import Request
+from tests.objects.server import Proxy, running
 from tests.reference.plain_models import random_vit, save_weights
 
 IMAGES, GPUS, EDITS, FROM_LAYER = 50_000, 8, 4, 9

@@ -24,7 +24,7 @@ TOKENS, CHANNELS, DEPTH = 261, 384, 12
 REGISTERS = slice(1, 5)
 
 
-def model_and_photos(folder: Path) -> tuple[Any, str, Path]:
+def model_and_jpegs(folder: Path) -> tuple[Any, str, Path]:
     """A model of random weights, the name of its images and the file of its weights."""
     model = random_vit(ARCHITECTURE, seed=0)
     return model, f"imagefolder:{make_photos(folder / 'photos')}", save_weights(model, folder / "weights.safetensors")

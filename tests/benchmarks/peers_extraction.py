@@ -18,17 +18,7 @@ from cachetool.extraction import Request, extract, prepare
 from cachetool.extraction.storage_error import measured_images, storage_error
 from cachetool.store import StoreReader
 from tests.benchmarks.models import BATCH, MODEL
-from tests.benchmarks.peers import (
-    CHANNELS,
-    DEPTH,
-    IMAGES,
-    REGISTERS,
-    REPEATS,
-    TOKENS,
-    absent,
-    batches,
-    model_and_photos,
-)
+from tests.benchmarks.peers import CHANNELS, DEPTH, IMAGES, REGISTERS, REPEATS, TOKENS, absent, batches, model_and_jpegs
 from tests.benchmarks.ratios import Comparison, in_turns, speed, timed
 
 
@@ -36,7 +26,7 @@ def measure(folder: Path) -> Iterator[Comparison]:
     """All states of images as JPEG files to disk, and the registers alone without a cache."""
     if find_spec("saev"):
         import saev.activations  # noqa: F401  nnsight gives `object` a method that saev's beartype cannot import with
-    model, name, weights = model_and_photos(folder)
+    model, name, weights = model_and_jpegs(folder)
     ours = prepare(MODEL, name, root=folder / "ours", weights=weights, limit=IMAGES)
     shape = (IMAGES, DEPTH + 1, TOKENS, CHANNELS)
     memmap, hdf5, traced = folder / "hooks.dat", folder / "hooks.h5", folder / "traced.dat"

@@ -19,17 +19,7 @@ from cachetool.extraction.storage_error import relative_error
 from cachetool.places import runs_directory
 from cachetool.store import StoreReader
 from tests.benchmarks.models import BATCH, FROM_LAYER, MODEL
-from tests.benchmarks.peers import (
-    CHANNELS,
-    DEPTH,
-    IMAGES,
-    REGISTERS,
-    REPEATS,
-    TOKENS,
-    absent,
-    batches,
-    model_and_photos,
-)
+from tests.benchmarks.peers import CHANNELS, DEPTH, IMAGES, REGISTERS, REPEATS, TOKENS, absent, batches, model_and_jpegs
 from tests.benchmarks.ratios import Comparison, in_turns, speed
 
 EDITS = tuple(Edit("registers", name, FROM_LAYER, seed=seed) for name, seed in (
@@ -119,7 +109,7 @@ def _put(values: torch.Tensor, _module: Any, _inputs: Any, output: torch.Tensor)
 
 def _cached(folder: Path) -> tuple[Any, Request, str]:
     """The model, its cache and a calibration of it."""
-    model, name, weights = model_and_photos(folder)
+    model, name, weights = model_and_jpegs(folder)
     request = prepare(MODEL, name, root=folder / "ours", weights=weights, limit=IMAGES)
     extract(request, batch_size=BATCH)
     return model, request, cachetool.calibrate(request.path, name="benchmark").attrs["cachetool_path"]

@@ -7,75 +7,30 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
 from typing import Any
+
+from tests.objects.loopback import Handler, Loopback, Request
 
 STARTING_SECONDS = 120
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request that the proxy has seen."""
+class Proxy(Loopback):
+    """Passes requests on, remembers them, and answers some itself.
 
-    method: str
-    target: str
-    """Path and query."""
-    range: str
-    """The range that was asked for; empty for all."""
-    sent: int
-    """Bytes of the answer."""
-
-
-class Proxy:
-    """Passes requests on, remembers them, and answers some itself."""
+    They are spoilt by `throttle`, `fail`, `reset`, `deny` or `lose` (carried out, but not answered).
+    """
 
     def __init__(self, port: int) -> None:
-        self.requests: list[Request] = []
-        self.spoil: Callable[[str, str], str | None] = lambda method, target: None
-        """Given method and target: `throttle`, `fail`, `reset`, `deny` or `lose` (carried out, but not answered)."""
-        self._guard = Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(port))
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        super().__init__(self._handler(port))
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @contextmanager
-    def counted(self) -> Iterator[list[Request]]:
-        """The requests that are made while the block runs."""
-        found: list[Request] = []
-        before = len(self.requests)
-        try:
-            yield found
-        finally:
-            found += self.requests[before:]
-
-    @contextmanager
-    def spoiling(self, how: Callable[[str, str], str | None]) -> Iterator[None]:
-        self.spoil = how
-        try:
-            yield
-        finally:
-            self.spoil = lambda method, target: None
-
-    def _handler(self, port: int) -> type[BaseHTTPRequestHandler]:
+    def _handler(self, port: int) -> type[Handler]:
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                pass
-
+        class Passing(Handler):
             def _answer(self, status: int, code: str) -> None:
                 body = f"<Error><Code>{code}</Code><Message>by the proxy</Message></Error>".encode()
                 self.send_response(status)
@@ -83,11 +38,6 @@ class Proxy:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)
-
-            def _reset(self) -> None:
-                with suppress(OSError):
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                self.close_connection = True
 
             def _pass_on(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -99,7 +49,7 @@ class Proxy:
                 elif how == "deny":
                     self._answer(403, "AccessDenied")
                 elif how == "reset":
-                    self._reset()
+                    self.reset()
                 if how not in (None, "lose"):
                     return
                 server = HTTPConnection("127.0.0.1", port)
@@ -111,7 +61,7 @@ class Proxy:
                     asked = self.headers.get("Range") or ""
                     proxy.requests.append(Request(self.command, self.path, asked, len(body)))
                 if how == "lose":
-                    self._reset()
+                    self.reset()
                     return
                 self.send_response(response.status)
                 dropped = ("connection", "transfer-encoding", "date", "server")
@@ -125,7 +75,7 @@ class Proxy:
 
             do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on  # noqa: N815
 
-        return Handler
+        return Passing
 
 
 @dataclass(frozen=True)

@@ -3,68 +3,41 @@
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock, Thread
 from urllib.parse import unquote
 
-from tests.objects.server import Request
+from tests.objects.loopback import Handler, Loopback, Request
 
 
-class WebServer:
-    """What is served, and how."""
+class WebServer(Loopback):
+    """What is served, and how.
+
+    Answers are spoilt by `throttle`, `fail`, `reset`, `deny`, `short` (some bytes, then none) or `redirect`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.requests: list[Request] = []
         self.most_at_once = 0
-        """Requests under way at the same time, at most."""
+        """Requests under way at the same time, at most; from `counted` on."""
         self.ranges = self.tags = True
         """Whether ranges are answered, and whether files have an `ETag` that `If-Match` is compared with."""
         self.weak = False
         """Whether tags are weak ones (`W/`), which match none where one is asked for."""
-        self.spoil: Callable[[str, str], str | None] = lambda method, target: None
-        """Given method and path: `throttle`, `fail`, `reset`, `deny`, `short` (some bytes, then none) or `redirect`."""
-        self._guard, self._now = Lock(), 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._now = 0
+        super().__init__(self._handler())
 
     @contextmanager
     def counted(self) -> Iterator[list[Request]]:
-        """The requests that are made while the block runs."""
-        found: list[Request] = []
-        before, self.most_at_once = len(self.requests), 0
-        try:
+        self.most_at_once = 0
+        with super().counted() as found:
             yield found
-        finally:
-            found += self.requests[before:]
 
-    @contextmanager
-    def spoiling(self, how: Callable[[str, str], str | None]) -> Iterator[None]:
-        usual, self.spoil = self.spoil, how
-        try:
-            yield
-        finally:
-            self.spoil = usual
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[Handler]:
         web = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                pass
-
+        class Giving(Handler):
             def answer(self, status: int, content: bytes = b"", **headers: str) -> None:
                 with web._guard:  # before whoever asked can go on, and count
                     asked = self.headers.get("Range") or ""
@@ -76,11 +49,6 @@ class WebServer:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(content)
-
-            def reset(self) -> None:
-                with suppress(OSError):
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                self.close_connection = True
 
             def handle_file(self) -> None:
                 with web._guard:
@@ -133,4 +101,4 @@ class WebServer:
 
             do_GET = do_HEAD = do_PUT = do_DELETE = do_PROPFIND = handle_file  # noqa: N815
 
-        return Handler
+        return Giving
