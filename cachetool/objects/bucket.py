@@ -28,6 +28,9 @@ RETRIES = 10
 LONGEST_RETRYING = timedelta(seconds=60)
 """What throttles for longer is an error that names it."""
 
+FIRST_PAUSE = timedelta(milliseconds=100)
+"""Before a request is made again; twice as long each time."""
+
 TRIES = 4
 """How often a conditional write is tried whose connection breaks, or an answer is asked for that breaks off."""
 
@@ -60,7 +63,7 @@ class Bucket(Source):
         self._scheme, self._name, self._module = scheme, name, obstore
         if not _CONNECTED_IN:
             _CONNECTED_IN.append(os.getpid())
-        backoff = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}
+        backoff = {"init_backoff": FIRST_PAUSE, "max_backoff": timedelta(seconds=5), "base": 2}
         open_url, options, plain = self._opening()
         self._connect: Callable[[str], Any] = partial(
             open_url,

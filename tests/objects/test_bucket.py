@@ -20,7 +20,12 @@ from cachetool.objects import ObjectPath, Replaced, bucket
 
 
 @pytest.fixture
-def impatient(monkeypatch):
+def hasty(monkeypatch):
+    monkeypatch.setattr(bucket, "FIRST_PAUSE", timedelta(milliseconds=1))
+
+
+@pytest.fixture
+def impatient(hasty, monkeypatch):
     monkeypatch.setattr(bucket, "RETRIES", 2)
     monkeypatch.setattr(bucket, "LONGEST_RETRYING", timedelta(seconds=5))
 
@@ -87,7 +92,7 @@ def test_content_of_several_parts_is_whole(object_root, monkeypatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["throttle", "fail", "reset", "lose"])
 @pytest.mark.parametrize("work", ["put", "create", "get", "list", "delete"])
-def test_requests_that_fail_are_made_again(object_proxy, object_root, how, work) -> None:
+def test_requests_that_fail_are_made_again(object_proxy, object_root, hasty, how, work) -> None:
     one = object_root / "one"
     if work not in ("put", "create"):
         one.put(b"content")
