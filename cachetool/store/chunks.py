@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cachetool.errors import DamagedError
+from cachetool.store.mending import advice
 from cachetool.store.shards import Buffer, Shard, ShardLayout
 
 
@@ -42,7 +43,6 @@ def kept_chunks(
     ]
     if damaged:
         raise DamagedError(
-            f"{shard.path} is damaged at the states {damaged}, so it cannot be extended."
-            " Run `cachetool verify --repair`."
+            f"{shard.path} is damaged at the states {damaged}, so it cannot be extended. {advice(shard.path)}"
         )
     return {index: [[shard.encoded_chunk(index, chunk)] for chunk in range(used)] for index in indices}

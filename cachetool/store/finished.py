@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from cachetool.errors import DamagedError, IncompleteError, StoreError
 from cachetool.objects import ObjectPath, worked_on
+from cachetool.store.mending import advice
 from cachetool.store.opened import OpenedStore
 from cachetool.store.records import Record, misfits
 
@@ -53,7 +54,7 @@ class FinishedBlocks:
         if problems := self._misfits(record):
             raise DamagedError(
                 f"Block {block} of {self._store.path} does not match its done record: {'; '.join(problems)}."
-                " Run `cachetool verify --repair`."
+                f" {advice(self._store.path)}"
             )
         return record
 

@@ -9,6 +9,7 @@ from threading import Lock
 from cachetool.errors import DamagedError
 from cachetool.objects import ObjectPath, Place, Replaced
 from cachetool.store.mapped_shard import MappedShard
+from cachetool.store.mending import advice
 from cachetool.store.shards import Promised, Shard, ShardLayout
 
 Window = tuple[memoryview, int]
@@ -34,14 +35,11 @@ class ObjectShard(Shard):
         try:
             encoded, found = path.source.get_end(path.key, layout.index_bytes, sizes)
         except FileNotFoundError as error:
-            raise DamagedError(
-                f"{path} is missing, though it is recorded as done. Run `cachetool verify --repair`."
-            ) from error
+            raise DamagedError(f"{path} is missing, though it is recorded as done. {advice(path)}") from error
         if sizes is not None and found.size not in sizes:
             expected = " or ".join(map(str, sorted(sizes)))
             raise DamagedError(
-                f"{path} does not match its done record: expected {expected} bytes, found {found.size}."
-                " Run `cachetool verify --repair`."
+                f"{path} does not match its done record: expected {expected} bytes, found {found.size}. {advice(path)}"
             )
         super().__init__(path, layout, found.size, encoded, promised)
         self._tag = found.tag

@@ -14,6 +14,7 @@ from cachetool.errors import DamagedError
 from cachetool.objects import ObjectPath, Replaced
 from cachetool.store.dtypes import storage_dtype
 from cachetool.store.finished import FinishedBlocks
+from cachetool.store.mending import advice
 from cachetool.store.opened import OpenedStore
 from cachetool.store.reading_ahead import AHEAD
 from cachetool.store.shards import Shard
@@ -146,7 +147,7 @@ class OpenShards:
             last = min(first + shard.layout.chunk_images, geometry.images) - 1
             raise DamagedError(
                 f"{shard.path} is damaged at the images {first} to {last}, state {geometry.layers[index]}: the stored"
-                " bytes do not match their checksum or done record. Run `cachetool verify --repair`."
+                f" bytes do not match their checksum or done record. {advice(shard.path)}"
             )
         values = shard.values(index, chunk, storage_dtype(geometry.dtype))
         return values.reshape(shard.layout.chunk_images, -1, geometry.channels)

@@ -19,6 +19,7 @@ from cachetool.store.dtypes import storage_dtype, to_float32
 from cachetool.store.finished import FinishedBlocks
 from cachetool.store.format import COORDINATES, ImageTable, StoreSpec
 from cachetool.store.memory import empty_for_reading
+from cachetool.store.mending import advice
 from cachetool.store.open_shards import OpenShards
 from cachetool.store.opened import OpenedStore
 from cachetool.store.reading_ahead import worked_on_ahead
@@ -85,7 +86,7 @@ class StoreReader:
             if [name not in record.failed for name in ids] != flags[record.first : record.last].tolist():
                 raise DamagedError(
                     f"{self.path / 'readable'} is damaged: the flags of block {block} are not those of its done record."
-                    " Run `cachetool verify --repair`."
+                    f" {advice(self.path)}"
                 )
         return flags
 

@@ -19,6 +19,7 @@ from cachetool.objects import ObjectPath, Place
 from cachetool.store.atomic import write_atomically
 from cachetool.store.documents import is_integer, read_json, shown
 from cachetool.store.format import PRIVATE, Geometry
+from cachetool.store.mending import advice
 
 _OBJECTS = ("layers", "files", "failed", "facts", "replacing")
 
@@ -114,7 +115,7 @@ def read_record(store: Place, block: int, geometry: Geometry) -> Record | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     if problems := _problems(document, block, geometry):
-        raise DamagedError(f"{path} is damaged: {'; '.join(problems)}. Run `cachetool verify --repair`.")
+        raise DamagedError(f"{path} is damaged: {'; '.join(problems)}. {advice(path)}")
     return Record(
         block=document["block"],
         first=document["first"],

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from cachetool.errors import DamagedError
 from cachetool.objects import Place
+from cachetool.store.mending import advice
 
 Buffer = bytes | memoryview
 Promised: TypeAlias = Mapping[int, Collection[int]]
@@ -120,14 +121,11 @@ class Shard(ABC):
         self._encoded_index = encoded
         if size < layout.index_bytes:
             raise DamagedError(
-                f"{path} is damaged: expected at least {layout.index_bytes} bytes, found {size}."
-                " Run `cachetool verify --repair`."
+                f"{path} is damaged: expected at least {layout.index_bytes} bytes, found {size}. {advice(path)}"
             )
         body = size - layout.index_bytes
         if checksum(encoded[:-CHECKSUM_BYTES]) != encoded[-CHECKSUM_BYTES:]:
-            raise DamagedError(
-                f"{path} is damaged: the checksum of its index does not match. Run `cachetool verify --repair`."
-            )
+            raise DamagedError(f"{path} is damaged: the checksum of its index does not match. {advice(path)}")
         index = np.frombuffer(encoded[:-CHECKSUM_BYTES], dtype="<u8").reshape(layout.chunks, layout.layers, 2)
         self._present = index[..., 0] != MISSING
         # No sum of offset and size: it could wrap around, and be small again.
@@ -135,11 +133,10 @@ class Shard(ABC):
         beyond = len(starts) > 0 and (body < layout.chunk_bytes or starts[-1] > body - layout.chunk_bytes)
         if beyond or np.any(index[..., 1][self._present] != layout.chunk_bytes):
             raise DamagedError(
-                f"{path} is damaged: its index names chunks of another size, or beyond its end."
-                " Run `cachetool verify --repair`."
+                f"{path} is damaged: its index names chunks of another size, or beyond its end. {advice(path)}"
             )
         if np.any(np.diff(starts) < layout.chunk_bytes):
-            raise DamagedError(f"{path} is damaged: chunks of its index overlap. Run `cachetool verify --repair`.")
+            raise DamagedError(f"{path} is damaged: chunks of its index overlap. {advice(path)}")
         self._offsets = index[..., 0]
         self.checked: npt.NDArray[np.bool_] = np.zeros((layout.chunks, layout.layers), dtype=bool)
         """Which chunks were found to agree with their checksum."""

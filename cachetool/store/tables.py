@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from cachetool.errors import DamagedError, StoreError
 from cachetool.objects import ObjectPath, Place, listed, read_own, worked_on
+from cachetool.store.mending import advice
 from cachetool.store.metadata import Document, array_document, numpy_data_type
 from cachetool.store.shards import CHECKSUM_BYTES, checksum
 
@@ -82,7 +83,7 @@ def decode_chunk(encoded: bytes, document: Document, path: Place, rows: int | No
     """
     payload, found = encoded[:-CHECKSUM_BYTES], encoded[-CHECKSUM_BYTES:]
     if checksum(payload) != found:
-        raise DamagedError(f"{path} is damaged: its checksum does not match. Run `cachetool verify --repair`.")
+        raise DamagedError(f"{path} is damaged: its checksum does not match. {advice(path)}")
     shape, dtype = _chunk_shape(document), _dtype(document)
     wanted = shape if rows is None else (rows, *shape[1:])
     try:
@@ -180,7 +181,7 @@ def check_held(folder: Place, document: Document, required: int = 0) -> dict[int
     missing = next((place for place in range(min(needed, count)) if place not in found), None)
     if missing is not None:
         key = f"c.{missing}{ending}" if shape else "c"
-        raise DamagedError(f"{folder / key} is missing. Run `cachetool verify --repair`.")
+        raise DamagedError(f"{folder / key} is missing. {advice(folder)}")
     _check_declared(folder, document, required, len(found), held)
     return dict(sorted(found.items()))
 

@@ -141,7 +141,7 @@ def test_verify_finds_and_mends(cachetool: Any) -> None:
     assert found.code == 2
     assert json.loads(found.out)["problems"][0]["images"] == [0, 5]
     assert "images 0 to 5, block 0: patches/c.0.0.0.0: images 0 to 5, state 6 do not match" in found.err
-    assert "mend it with --repair" in found.err
+    assert "Run `cachetool verify --repair`." in found.err
     mended = cachetool("verify", "shapes/tiny-reg", "--repair", "--workers", "0")
     assert mended.code == 0, mended.err
     assert "mended: images 0 to 5, block 0: it was extracted again, to the same bytes" in mended.err

@@ -171,14 +171,21 @@ def test_an_archive_that_holds_caches_is_a_root(publish: Any, tmp_path: Path, ex
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "FIRST_PAUSE", timedelta(milliseconds=1))
+
+
+@pytest.fixture
+def impatient(hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "RETRIES", 2)
     monkeypatch.setattr(bucket, "LONGEST_RETRYING", timedelta(seconds=5))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["throttle", "fail", "reset", "short", "redirect"])
-def test_requests_that_fail_are_made_again(publish: Any, web: Any, tmp_path: Path, example: Any, how: str) -> None:
+def test_requests_that_fail_are_made_again(
+    publish: Any, web: Any, tmp_path: Path, example: Any, hasty: None, how: str
+) -> None:
     path = publish(example.make(tmp_path / "disk" / "a.zarr"), "http")
     asked: Counter[str] = Counter()
 
@@ -270,6 +277,7 @@ def test_damage_is_refused_by_name(publish: Any, tmp_path: Path, example: Any, m
         with pytest.raises(DamagedError, match=said) as caught:
             StoreReader(path).read("patches", 0, 0, 10)
         assert f"{number}.zarr/patches/c.1.0.0.0" in str(caught.value)
+        assert "fetch it anew where it is a copy, or ask whoever publishes it" in str(caught.value)
         assert check_block(path, 1) != []
 
 

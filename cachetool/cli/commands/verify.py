@@ -58,6 +58,7 @@ def command(
     - `cachetool verify shapes/tiny-reg --repair --recompute 0`
     """
     from cachetool.places import find_cache
+    from cachetool.store.mending import advice
     from cachetool.verifying import verify
 
     path = find_cache(store, root)
@@ -71,10 +72,9 @@ def command(
     for line in _lines(report):
         errors.print(plain(line), markup=False, highlight=False, soft_wrap=True)
     if not report.sound:
-        advice = "see what could not be mended above" if repair else "mend it with --repair"
         raise DamagedError(
             f"{path}: {len(report.problems)} problems, {len(report.differing)} of {len(report.recomputed)} images that "
-            f"were computed again differ; {advice}"
+            f"were computed again differ. {'See above what could not be mended.' if repair else advice(path)}"
         )
     if not as_json:
         output.print(plain(_summary(report)), markup=False, highlight=False, soft_wrap=True)
