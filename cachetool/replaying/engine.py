@@ -22,8 +22,9 @@ from cachetool.replaying.arm import Arm, EditInHand, PreparedEdit
 from cachetool.replaying.certificate import wanted_positions
 from cachetool.store import StoreReader, StoreSpec, storage_dtype
 
-HELD_BYTES = 256 * 2**20
-"""Stored states of a block that are computed at a time: those of as many edits as fit, of one at least."""
+HELD_BYTES = 128 * 2**20
+"""Stored states of a block that are computed at a time, those of as many edits as fit, of one at least; as many are
+written meanwhile."""
 
 
 def replay_arms(
