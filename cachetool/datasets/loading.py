@@ -22,6 +22,7 @@ from cachetool.errors import CachetoolError, DatasetError, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
 
     import numpy as np
     import torch
@@ -208,5 +209,12 @@ def _as_it_is(batch: Any) -> Any:
 def _settle_in(worker: int) -> None:
     # Ctrl-C reaches every process of the terminal; without this each worker would print its own traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _report
     # Pillow warns about metadata that the rules of decoding never use.
     warnings.filterwarnings("ignore", module="PIL")
+
+
+def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Say nothing of a parent that was interrupted while a batch was handed to it, which a thread does."""
+    if not issubclass(kind, OSError | EOFError):
+        sys.__excepthook__(kind, error, traceback)

@@ -3,7 +3,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
+import sys
 import threading
+from multiprocessing.connection import Connection
+from multiprocessing.resource_sharer import DupFd
 from typing import TYPE_CHECKING
 
 import h5py
@@ -11,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cachetool.datasets import Batch, Transform, hash_images, load_batches, open_dataset
+from cachetool.datasets import Batch, Transform, hash_images, load_batches, loading, open_dataset
 from cachetool.datasets.imagefolder import ImageFolder
 from cachetool.errors import CachetoolError, DatasetError
 
@@ -123,6 +127,35 @@ def test_the_users_random_numbers_stay_untouched(dataset: Dataset) -> None:
     load(dataset)
     load(dataset, workers=1)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def hand_over(parent: Connection) -> None:
+    """What a worker does to hand over shared memory, and an error of a thread that is none of a hand-over."""
+    loading._settle_in(0)
+    reading, _writing = os.pipe()
+    parent.send(DupFd(reading))
+    parent.recv()
+    threading.excepthook = lambda hooked: sys.excepthook(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
+    failing = threading.Thread(target=int, args=("no number",))
+    failing.start()
+    failing.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the address is not that of a socket's file")
+def test_a_hand_over_that_breaks_off_is_not_reported(capfd: pytest.CaptureFixture[str]) -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    worker = context.Process(target=hand_over, args=(there,))
+    worker.start()
+    shared = here.recv()
+    with socket.socket(socket.AF_UNIX) as interrupted:
+        interrupted.connect(shared._id[0])
+    os.close(shared.detach())  # they are served one after another
+    here.send(None)
+    worker.join(60)
+    reported = capfd.readouterr().err
+    assert "no number" in reported
+    assert "resource_sharer" not in reported
 
 
 def test_no_batches_give_nothing(dataset: Dataset) -> None:
