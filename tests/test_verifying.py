@@ -259,10 +259,18 @@ def test_a_tampered_run_is_found(made: Made) -> None:
     assert bad.image == 4
 
 
+SMALL = ("layer", "token_type", "row", "col", "image_id", "label", "class_name", "norm_weight", "norm_bias")
+"""Small arrays, of which the quick tests derive every other one of a cache, and the rest of a run."""
+
+
 @pytest.mark.parametrize(
-    "name", ["layer", "token_type", "row", "col", "image_id", "label", "class_name", "norm_weight", "norm_bias"]
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, marks=[] if (row + column) % 2 == 0 else pytest.mark.slow)
+        for row, kind in enumerate(("cache", "run"))
+        for column, name in enumerate(SMALL)
+    ],
 )
-@pytest.mark.parametrize("kind", ["cache", "run"])
 def test_small_arrays_are_derived(made: Made, name: str, kind: str) -> None:
     path = made.cache if kind == "cache" else made.runs[0]
     before = tree(path)

@@ -217,7 +217,7 @@ def test_blocks_whose_memory_is_used_again_hold_their_own_images(
     write = StoreWriter.write_block
 
     def write_late(*arguments: Any, **options: Any) -> int:
-        time.sleep(0.5)  # longer than a block takes to compute: its memory must not be taken before it is written
+        time.sleep(0.2)  # longer than a block takes to compute: its memory must not be taken before it is written
         return write(*arguments, **options)
 
     monkeypatch.setattr(StoreWriter, "write_block", write_late)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cachetool
+from cachetool.places import calibrations_directory
 from tests.reference.quick import quick
 
 
@@ -33,9 +34,13 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def fresh(caches: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
-    """A copy of a cache, to be changed or to be replayed from nothing."""
+    """A copy of a cache, to be changed or to be replayed from nothing but the calibrations that are at hand."""
 
-    def copy(dtype: str = "float32", name: str = "copy") -> Path:
-        return Path(shutil.copytree(caches[dtype], tmp_path / f"{name}.zarr"))
+    def copy(dtype: str = "float32", name: str = "copy", *, calibrated: bool = True) -> Path:
+        cache = Path(shutil.copytree(caches[dtype], tmp_path / f"{name}.zarr"))
+        made = calibrations_directory(caches[dtype])
+        if calibrated and made.is_dir():
+            shutil.copytree(made, calibrations_directory(cache))
+        return cache
 
     return copy

@@ -18,7 +18,7 @@ from cachetool.backbones import load
 from cachetool.edits.calibration import Reference
 from cachetool.edits.meter import Distances, FittedReference, Meter
 from cachetool.errors import InvalidEditError
-from cachetool.replaying import replay_edits
+from cachetool.replaying import Run, replay_edits
 from cachetool.replaying.replay import repeated
 from cachetool.store import StoreReader, StoreWriter
 from tests.reference.expected_values import Intact, changes_of, chosen_tokens
@@ -40,6 +40,12 @@ MIXED = (
     Edit("patches:random4", "remove", 6, seed=3),
     Edit("patches:outliers:1.2", "norm-matched", 6, seed=4, fresh_per_layer=True),
 )
+
+
+@pytest.fixture(scope="module")
+def mixed(caches: dict[str, Path]) -> list[Run]:
+    """Runs of `MIXED` that nothing disturbed."""
+    return replay_edits(caches["float32"], MIXED)
 
 
 def test_kept_states_are_those_after_the_edit(caches: dict[str, Path]) -> None:
@@ -91,12 +97,9 @@ def test_order_and_repetition_of_edits_are_kept(caches: dict[str, Path]) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_result_does_not_depend_on_batch_size(
-    fresh: Callable[..., Path], caches: dict[str, Path], batch_size: int
-) -> None:
-    whole = replay_edits(caches["float32"], MIXED)
+def test_result_does_not_depend_on_batch_size(fresh: Callable[..., Path], mixed: list[Run], batch_size: int) -> None:
     small = replay_edits(fresh(), MIXED, batch_size=batch_size)
-    for edit, one, other in zip(MIXED, whole, small, strict=True):
+    for edit, one, other in zip(MIXED, mixed, small, strict=True):
         assert relative_rms(stored_sequence(other.path), stored_sequence(one.path)) < 1e-5
         assert np.array_equal(stored_array(one.path, "edited"), stored_array(other.path, "edited"))
         if "shuffle" in edit.replacement:
@@ -143,9 +146,10 @@ def test_fresh_donors_are_drawn_for_each_state(caches: dict[str, Path]) -> None:
     assert len({tuple(column) for column in donors.T}) == 4
 
 
-def test_interrupted_replay_goes_on(fresh: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = replay_edits(fresh(name="whole"), MIXED)
-    cache, write = fresh(name="broken"), StoreWriter.write_block
+def test_interrupted_replay_goes_on(
+    fresh: Callable[..., Path], mixed: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, write = fresh(), StoreWriter.write_block
     written: list[tuple[str, int]] = []
 
     def failing(self: StoreWriter, block: int, *arguments: Any, **options: Any) -> int:
@@ -169,7 +173,7 @@ def test_interrupted_replay_goes_on(fresh: Callable[..., Path], monkeypatch: pyt
     assert not any(run.reused for run in runs)
     assert len(before) == 7
     assert len(written) == len(set(written)) == 18, "a finished block was computed again"
-    for run, other in zip(runs, expected, strict=True):
+    for run, other in zip(runs, mixed, strict=True):
         assert np.array_equal(stored_sequence(run.path), stored_sequence(other.path), equal_nan=True)
         assert np.array_equal(stored_array(run.path, "edited"), stored_array(other.path, "edited"))
 
@@ -224,10 +228,8 @@ def stored_float(path: Path, dtype: str) -> np.ndarray:
 
 
 def test_only_later_blocks_are_run(
-    fresh: Callable[..., Path], caches: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    fresh: Callable[..., Path], mixed: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = replay_edits(caches["float32"], MIXED)
-
     def poisoned(*arguments: Any, **options: Any) -> Any:
         backbone = load("tiny-reg")
         early = [*backbone.model.blocks[:6].parameters(), *backbone.model.patch_embed.parameters()]
@@ -236,7 +238,7 @@ def test_only_later_blocks_are_run(
         return backbone
 
     monkeypatch.setattr("cachetool.replaying.replay.open_backbone", poisoned)
-    for run, other in zip(replay_edits(fresh(), MIXED), expected, strict=True):
+    for run, other in zip(replay_edits(fresh(), MIXED), mixed, strict=True):
         assert np.array_equal(stored_sequence(run.path), stored_sequence(other.path), equal_nan=True)
 
 
@@ -302,7 +304,7 @@ def test_overlap_is_recorded_and_can_be_refused(fresh: Callable[..., Path], tmp_
 
 
 def test_own_calibration_is_computed_once(fresh: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = fresh()
+    cache = fresh(calibrated=False)
     replay_edits(cache, [Edit("registers", "mean", 6)])
     monkeypatch.setattr("cachetool.replaying.calibrations.calibrate", None)
     edits = [
