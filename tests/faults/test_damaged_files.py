@@ -24,7 +24,7 @@ from analyses.evaluation.evaluate import evaluate
 from analyses.netcdf import read_netcdf
 from cachetool.edits.calibration import Calibration
 from cachetool.query import open_store
-from cachetool.store import StoreReader, StoreWriter, check_block, check_flags, check_tables
+from cachetool.store import OpenedStore, StoreReader, StoreWriter, check_block, check_flags, check_tables
 from tests.faults.commands import count
 from tests.reference.quick import quick
 
@@ -145,9 +145,10 @@ def verified(place: Path) -> bool:
     """Whether a look at the whole store finds something wrong."""
     if place.suffix == ".nc" or place.parent.name.endswith(".calibrations"):
         return False
-    blocks = range(StoreReader(place).spec.geometry.blocks)
     try:
-        blocks_differ = any(check_block(place, block) or check_flags(place, block) for block in blocks)
+        store = OpenedStore(place)
+        blocks = range(store.geometry.blocks)
+        blocks_differ = any(check_block(store, block) or check_flags(store, block) for block in blocks)
         return bool(check_tables(place)) or blocks_differ
     except cachetool.CachetoolError:
         return True

@@ -15,7 +15,7 @@ from tests.faults.commands import count, start, succeed
 
 IMAGES = 48
 """Twelve blocks: a kill should find several finished ones."""
-KILLS = count("CACHETOOL_KILLS", 8)
+KILLS = count("CACHETOOL_KILLS", 4)
 
 
 def command(root: Path) -> tuple[object, ...]:

@@ -22,7 +22,7 @@ from cachetool.places import list_runs
 from cachetool.store import StoreReader
 from tests.faults.commands import EXTRACT, count, run, start, succeed
 
-KILLS = count("CACHETOOL_KILLS", 6)
+KILLS = count("CACHETOOL_KILLS", 4)
 CACHE = Path("shapes/tiny-reg.zarr")
 
 

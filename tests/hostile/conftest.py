@@ -18,8 +18,8 @@ from cachetool.errors import CachetoolError
 from cachetool.store import StoreReader, check_block, check_flags, check_tables
 from tests.store.conftest import make_example
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 MEMORY = 2**31
 """Bytes of address space that a test may take beyond what the process has: no document may cost more."""
