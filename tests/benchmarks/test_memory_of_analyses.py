@@ -24,9 +24,17 @@ def test_every_announced_analysis_has_a_bound() -> None:
     assert set(analyses()) == set(CASES)
 
 
-@pytest.mark.slow
+SAMPLE = (
+    "attention-divergence", "cka-between-runs", "nearest-patches", "patch-similarity", "register-probes", "token-norms",
+)  # fmt: skip
+"""One of those that hold attention, pooled moments, candidates, two stores, heads and a block; others hold the same."""
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from Linux's /proc")
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=getattr(pytest.mark, "slow" if name in SAMPLE else "exhaustive")) for name in CASES],
+)
 def test_peak_is_within_the_bound(name: str, root: Path) -> None:
     peak = measure(name, root)
     print("\n" + table([peak]))
