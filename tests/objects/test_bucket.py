@@ -465,3 +465,14 @@ def test_an_end_that_cannot_be_had_is_an_error_and_a_range_needs_no_tag(in_memor
     sound = in_memory("s3")
     sound.put("one", b"123")
     assert bytes(sound.get_range("one", 1, 3)) == b"23"
+
+
+def test_lists_have_names_of_what_lies_directly_below_and_keys_of_all(in_memory) -> None:
+    made = in_memory("s3")
+    for key in ("a/b/c", "a/d", "e"):
+        made.put(key, key.encode())
+    assert made.children("") == (["a"], {"e": made.head("e")})
+    assert made.children("a") == (["b"], {"d": made.head("a/d")})
+    assert made.children("absent") == ([], {})
+    assert dict(made.walk("")) == {key: made.head(key) for key in ("a/b/c", "a/d", "e")}
+    assert dict(made.walk("a")) == {key: made.head(key) for key in ("a/b/c", "a/d")}

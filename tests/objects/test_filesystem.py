@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
 import pytest
+import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
-from cachetool.errors import MissingPackageError, StoreError, UnknownNameError
+from cachetool.errors import DamagedError, MissingPackageError, StoreError, UnknownNameError
 from cachetool.objects import ObjectPath, Replaced, check_writable, filesystem, place
+from cachetool.objects.source import Found
 from tests.objects.web import WebServer
 
 
@@ -297,3 +305,170 @@ def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(fsspec, "get_filesystem_class", absent)
     with pytest.raises(MissingPackageError, match=r'sftp:// URLs .*requires "paramiko" to be installed; install it'):
         ObjectPath("sftp://without-driver/a").read_bytes()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_threads_take_turns_but_with_drivers_that_bear_several(
+    one: ObjectPath, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    if together:
+        monkeypatch.setattr(filesystem, "_SHARED", ("failing",))
+    source, meeting, met = filesystem.FileSystem("failing", "host", ""), Barrier(2), list[bool]()
+
+    def meet(what: str) -> None:
+        try:
+            meeting.wait(60 if together else 0.2)
+            met.append(True)
+        except BrokenBarrierError:
+            met.append(False)
+
+    source.head(one.key)
+    Failing.fail = staticmethod(meet)
+    with ThreadPoolExecutor(2) as pool:
+        assert [bytes(found) for found in pool.map(source.get, [one.key] * 2)] == [b"0123456789"] * 2
+    assert met == [together] * 2
+
+
+def test_later_pauses_are_longer(one: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(filesystem, "FIRST_PAUSE", 2.0)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(filesystem.random, "uniform", lambda low, high: low)
+    Failing.fail = times(99, OSError("reset"))
+    with pytest.raises(StoreError, match="reset"):
+        one.read_bytes()
+    monkeypatch.setattr(filesystem.random, "uniform", lambda low, high: high)
+    Failing.fail = times(1, OSError("reset"))
+    assert one.read_bytes() == b"0123456789"
+    assert pauses == [1.0, 4.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("info", "modified", "tag"),
+    [
+        ({}, 0.0, "size=3 modified=0.0"),
+        ({"mtime": 5, "created": 7.0}, 5.0, "size=3 modified=5.0"),
+        ({"created": 7.5, "mtime": None}, 7.5, "size=3 modified=7.5"),
+        ({"last_modified": datetime(1970, 1, 2, tzinfo=UTC)}, 86400.0, "size=3 modified=86400.0"),
+        ({"LastModified": 2.5, "mtime": "yesterday"}, 2.5, "size=3 modified=2.5"),
+        ({"ETag": "a", "etag": None, "sha": "b", "CRC": 0}, 0.0, "size=3 modified=0.0 ETag=a sha=b CRC=0"),
+        ({"etag": "a", "blob_id": "b", "xet_hash": "c", "chksum": 1}, 0.0,
+         "size=3 modified=0.0 etag=a blob_id=b xet_hash=c chksum=1"),
+    ],
+)  # fmt: skip
+def test_a_file_is_told_from_another_by_all_that_its_driver_says(
+    one: ObjectPath, monkeypatch: Any, info: Any, modified: float, tag: str
+) -> None:
+    monkeypatch.setattr(Failing, "info", lambda self, path, **options: {"name": path, "size": "3", **info})
+    assert one.found() == Found(3, tag, modified)
+
+
+def test_files_whose_size_a_list_does_not_tell_are_asked_for(one: ObjectPath, monkeypatch: Any) -> None:
+    usual = Failing.ls
+
+    def listed(self: Any, path: str, detail: bool = True, **options: Any) -> Any:
+        assert detail
+        others = [{"name": f"/folder/{name}", "size": 1} for name in ("", ".", "..", "below/one")]
+        return [{**info, "size": None} for info in usual(self, path, detail=True)] + others
+
+    monkeypatch.setattr(Failing, "ls", listed)
+    assert one.source.children("folder") == ([], {"one": one.found()})
+    assert one.source.children("elsewhere") == ([], {})
+
+
+def test_what_lies_at_the_top_has_no_folder_before_its_name(one: ObjectPath) -> None:
+    Failing().pipe("/two", b"2")
+    folders, files = one.source.children("")
+    assert (folders, {name: found.size for name, found in files.items()}) == (["folder"], {"two": 1})
+    assert {key: found.size for key, found in one.source.walk("")} == {"two": 1, "folder/one": 10}
+
+
+@pytest.mark.parametrize("prefix", ["", "folder"])
+def test_zarr_reads_the_files_below_from_memory(one: ObjectPath, prefix: str) -> None:
+    array = zarr.create_array(zarr.storage.MemoryStore(), shape=(3,), dtype="int8")
+    array[:] = [1, 2, 3]
+    for key, content in array.store._store_dict.items():
+        Failing().pipe(f"/{prefix}/inner/{key}", content.to_bytes())
+    store = one.source.zarr_store(prefix)
+    assert zarr.open_array(store, path="inner", mode="r")[:].tolist() == [1, 2, 3]
+    assert store.read_only
+    assert (("one" if prefix else "folder/one") in store._store_dict) is True
+
+
+class Opening(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """A driver that opens a file for all that is read, and says how."""
+
+    protocol = "opening"
+    options: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        Opening.options.append({key: value for key, value in options.items() if key == "cache_type"})
+        return io.BytesIO(b"0123456789")
+
+    def info(self, path: str, **options: Any) -> Any:
+        return {"name": path, "size": 10, "type": "file"}
+
+
+def test_no_more_is_fetched_than_was_asked_for(one: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("opening", Opening, clobber=True)
+    Opening.options.clear()
+    source = ObjectPath("opening://host/a").source
+    assert bytes(source.get_range("a", 2, 5)) == b"234"
+    assert Opening.options == [{"cache_type": "none"}]
+    given: list[Any] = []
+    monkeypatch.setattr(Failing, "cat_file", lambda self, path, **options: given.append(options) or b"234")
+    one.source.get_range(one.key, 2, 5)
+    assert given == [{"start": 2, "end": 5}], "a driver with a way of its own is told nothing else"
+
+
+def test_a_driver_that_is_asynchronous_is_given_up_after_a_while() -> None:
+    def told(*arguments: Any, **options: Any) -> tuple[Any, ...]:
+        return arguments, options
+
+    limited = {"timeout": filesystem.LONGEST_SECONDS}
+    for driver, options in (
+        (SimpleNamespace(async_impl=True, work=told), limited),
+        (SimpleNamespace(async_impl=False, work=told), {}),
+        (type("Other", (), {"async_impl": True, "work": staticmethod(told)})(), {}),
+    ):
+        assert filesystem._call(driver, "work", 1, b=2) == ((1,), {"b": 2, **options})
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("first\nsecond"), "(OSError: first)"),
+        (OSError(), "(OSError)"),
+        (OSError("at http://a?x=1&y=2 and http://b?z"), "(OSError: at http://a?... and http://b?...)"),
+        (OSError("x" * 300), f"(OSError: {'x' * 200})"),
+    ],
+)
+def test_what_a_driver_says_is_shown_in_one_line(one: ObjectPath, error: Exception, said: str) -> None:
+    Failing.fail = times(99, error)
+    with pytest.raises(StoreError) as caught:
+        one.read_bytes()
+    assert str(caught.value) == (
+        f"failing://host/folder/one: it cannot be read through fsspec {said}; see that the URL is right, open to you,"
+        " and that the network is up, then try again."
+    )
+
+
+def test_what_is_absent_is_named_with_its_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("folder/one", b"1")
+    path = ObjectPath(f"zip://folder/two::{tmp_path / 'a.zip'}")
+    for absent in (path, path.parent):
+        with pytest.raises(FileNotFoundError) as caught:
+            absent.source.head(absent.key)
+        assert (caught.value.errno, caught.value.filename) == (2, str(absent))
+
+
+def test_an_error_of_ours_passes_as_it_is(one: ObjectPath) -> None:
+    Failing.fail = times(1, DamagedError("as it is"))
+    with pytest.raises(DamagedError, match=r"^as it is$"):
+        one.read_bytes()
+
+
+def test_schemes_that_fsspec_knows() -> None:
+    known = ["memory", "zip", "sftp", "hf", "file", "local", "simplecache", "nothing"]
+    assert [name for name in known if filesystem.known(name)] == ["memory", "zip", "sftp", "hf"]

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from cachetool.objects import Replaced
 from cachetool.store import StoreWriter, check_block, check_flags, check_tables
 from cachetool.store.shards import checksum
 
@@ -129,4 +130,17 @@ def test_documents_and_tables_are_named_by_their_array(path) -> None:
     assert found["label"] == [
         "label/zarr.json: differs from the copy in the root document, which is the valid one",
         f"{path / 'label' / 'c.0'} is damaged: its checksum does not match. Run `cachetool verify --repair`.",
+    ]
+
+
+def test_a_shard_that_is_replaced_while_it_is_checked_is_named(object_root, kit, monkeypatch) -> None:
+    path = kit.make_example(images=20, channels=2, layers=(0, 1), block=16).make(object_root / "a.zarr")
+
+    def replaced(source, key: str, *_: object) -> memoryview:
+        raise Replaced(key)
+
+    monkeypatch.setattr(type(path.source), "get_range", replaced)
+    assert check_block(path, 1) == [
+        f"{name}: {path.key}/{name} was replaced by another process while it was read; run the same command again."
+        for name in ("cls/c.1.0.0", "registers/c.1.0.0.0", "patches/c.1.0.0.0")
     ]

@@ -15,7 +15,8 @@ from cachetool.errors import DamagedError, StoreError
 from cachetool.objects import Replaced
 from cachetool.objects.bucket import Bucket
 from cachetool.store import create
-from cachetool.store.object_shard import ObjectShard
+from cachetool.store.mapped_shard import MappedShard
+from cachetool.store.object_shard import ObjectShard, open_shard
 
 LAYER_BYTES = 2 * (8 * 6 * 2 * 2 + 4)
 """Two chunks of eight images, six tokens and two channels in float16."""
@@ -159,3 +160,16 @@ def test_what_is_not_all_there_is_damaged(path, example, monkeypatch) -> None:
     shard.path.unlink()
     with pytest.raises(DamagedError, match=rf"{shard.path} is missing, though it is recorded as done\."):
         opened(path, example)
+
+
+def test_a_shard_is_opened_where_it_lies_with_all_that_it_promises(path, example, tmp_path) -> None:
+    example.fill(path)
+    layout, place = example.spec.geometry.shard_layout("patches"), path / "patches" / "c.0.0.0.0"
+    (tmp_path / "c.0").write_bytes(place.read_bytes())
+    for where, kind in ((place, ObjectShard), (tmp_path / "c.0", MappedShard)):
+        shard = open_shard(where, layout, {1: {5}}, [4 * LAYER_BYTES + layout.index_bytes])
+        assert type(shard) is kind
+        assert (shard.path, shard.intact(0, 0), shard.intact(1, 0)) == (where, True, False)
+        assert open_shard(where, layout).intact(1, 0)
+    with pytest.raises(DamagedError, match="expected 7 bytes"):
+        open_shard(place, layout, {}, [7])

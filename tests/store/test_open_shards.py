@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from cachetool.errors import DamagedError
-from cachetool.store import create, open_shards
+from cachetool.store import StoreWriter, create, open_shards
 from cachetool.store.finished import FinishedBlocks
 from cachetool.store.open_shards import OpenShards
 from cachetool.store.opened import OpenedStore
+from cachetool.store.reading_ahead import AHEAD
 
 
 def opened(path, *, verify: bool = True) -> OpenShards:
@@ -161,3 +162,53 @@ def test_a_shard_that_another_thread_closed_meanwhile_is_opened_again_and_its_vi
     found = shards.layered_chunk("registers", 0, (0, 1), (0, 1), 0)
     np.testing.assert_array_equal(found, example.values["registers"][:4, :2].swapaxes(0, 1))
     assert shards.known_views("registers", (0, 1)) == {}
+
+
+def test_as_many_blocks_are_read_ahead_as_memory_holds_beside_the_one_in_hand(
+    object_root, tmp_path, kit, monkeypatch
+) -> None:
+    example, chunk = kit.make_example(images=20, block=16), 8 * 6 * 5 * 2 + 4
+    assert opened(example.make(tmp_path / "a.zarr")).ahead("patches", 1) == AHEAD
+    shards = opened(example.make(object_root / "a.zarr"))
+    assert shards.ahead("patches", 4) == open_shards.FETCHED_AHEAD
+    for chunks, states, expected in ((7, 1, 2), (8, 1, 3), (12, 2, 2), (18, 1, 8), (99, 1, 8), (8, 4, 0), (7, 4, -1)):
+        monkeypatch.setattr(open_shards, "FETCHED_BYTES", chunks * chunk)
+        assert shards.ahead("patches", states) == expected
+
+
+def test_of_what_was_fetched_the_oldest_goes_as_far_as_it_has_to(object_root, kit, monkeypatch) -> None:
+    example, state = kit.make_example(images=20, block=4), 4 * 6 * 5 * 2 + 4
+    shards = opened(example.make(object_root / "a.zarr"))
+
+    def kept(block: int, layers: list[int]) -> list[int]:
+        shards.bring("patches", block, layers, slice(0, 1))
+        return [block for kind, block in shards._shards if kind == "patches"]
+
+    monkeypatch.setattr(open_shards, "FETCHED_BYTES", 3 * state)
+    assert [kept(block, [1]) for block in (0, 1, 2, 0, 3)] == [[0], [0, 1], [0, 1, 2], [1, 2, 0], [2, 0, 3]]
+    assert kept(0, [2]) == [3, 0], "two states"
+    assert kept(1, [0, 1, 2, 3]) == [1], "one may be more"
+    assert kept(2, [0]) == [2]
+    first, _second = shards.get("patches", 2, 0), kept(3, [0])
+    monkeypatch.setattr(open_shards, "FETCHED_BYTES", 1)
+    shards._let_go(first)
+    assert list(shards._shards) == [("patches", 2)], "the one that was just fetched stays, also where it is the oldest"
+
+
+def test_what_is_fetched_again_is_checked_again(object_root, example, monkeypatch) -> None:
+    shards = opened(example.make(object_root / "a.zarr"))
+    shards.chunk("cls", 0, 1, 0)
+    assert shards.was_read("cls", 0, [1], slice(0, 1))
+    monkeypatch.setattr(open_shards, "OPEN_SHARDS", 1)
+    shards.get("cls", 1, 1)
+    assert not shards.was_read("cls", 0, [1], slice(0, 1))
+
+
+def test_a_shard_that_goes_with_its_record_is_missing(object_root, example) -> None:
+    path = example.make(object_root / "a.zarr")
+    shards = opened(path)
+    shards._finished.record(0)
+    StoreWriter(path).discard(0)
+    (path / "cls" / "c.0.0.0").unlink()
+    with pytest.raises(DamagedError, match=r"cls/c\.0\.0\.0 is missing, though it is recorded as done"):
+        shards.get("cls", 0, 0)

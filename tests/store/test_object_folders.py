@@ -1,0 +1,92 @@
+"""Stores among objects as a whole: what is put in which order, what is removed, and what is left alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from cachetool.errors import StoreError
+from cachetool.objects import ObjectPath
+from cachetool.store import object_folders
+from cachetool.store.object_folders import make_whole, put_all, remove_below, remove_whole
+
+FILES = {"x/zarr.json": b"x", "zarr.json": b"root", "x/c": b"1"}
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is done to objects, in order, by their names."""
+    found: list[tuple[str, str]] = []
+    for name in ("put", "create", "unlink"):
+
+        def told(path: ObjectPath, *arguments: Any, name: str = name, usual: Any = getattr(ObjectPath, name)) -> Any:
+            found.append((name, path.name))
+            return usual(path, *arguments)
+
+        monkeypatch.setattr(ObjectPath, name, told)
+    return found
+
+
+def keys(path: ObjectPath) -> list[str]:
+    return sorted(one.key.removeprefix(f"{path.key}/") for one, _found in path.walk_objects())
+
+
+def test_the_root_document_comes_last_and_goes_first(object_root: ObjectPath, steps: list[tuple[str, str]]) -> None:
+    path = object_root / "a.zarr"
+    make_whole(path, FILES)
+    assert steps[0] == ("create", "guard")
+    assert sorted(steps[1:3]) == [("put", "c"), ("put", "zarr.json")]
+    assert steps[3:] == [("create", "zarr.json"), ("unlink", "guard")]
+    assert {name: (path / name).read_bytes() for name in keys(path)} == FILES
+    steps.clear()
+    remove_whole(path)
+    assert steps == [("create", "guard"), ("unlink", "zarr.json"), ("unlink", "guard")]
+    assert keys(path) == []
+
+
+def test_what_a_killed_process_left_goes_and_the_guard_of_who_works_stays(
+    object_root: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = object_root / "a.zarr"
+    ours = [".cachetool/blocks/0000000.json", "x/c", "x/c.0.1", "x/c/0/12", "x/zarr.json", "old_1/zarr.json"]
+    for name in ours:
+        (path / name).put(b"left")
+    left = []
+    monkeypatch.setattr(object_folders, "put_all", lambda folder, files: left.append(keys(folder)))
+    make_whole(path, FILES)
+    assert left == [[".cachetool/guard"]]
+    assert keys(path) == ["zarr.json"]
+    (path / ".cachetool" / "guard").put(b"somebody's")
+    (path / "guard").put(b"")
+    remove_below(path)
+    assert keys(path) == [".cachetool/guard"]
+
+
+def test_what_others_put_there_is_counted_and_nothing_is_removed(object_root: ObjectPath) -> None:
+    path = object_root / "a.zarr"
+    for name in ("x/c.0", "b/notes.txt", "x/c.a", "zarr.json.old"):
+        (path / name).put(b"")
+    with pytest.raises(StoreError) as caught:
+        make_whole(path, FILES)
+    assert str(caught.value) == (
+        f"Cannot make a store at {path}: objects that are of no store at this place are there already, such as"
+        f" {path / 'b' / 'notes.txt'} (3 in all). Remove them, or choose another place or --name."
+    )
+    assert keys(path) == ["b/notes.txt", "x/c.0", "x/c.a", "zarr.json.old"]
+
+
+def test_a_store_that_is_there_stays_as_it_is(object_root: ObjectPath) -> None:
+    path = object_root / "a.zarr"
+    make_whole(path, FILES)
+    said = f"Cannot make a store at {path}: something is there already. Remove it, or choose a --name."
+    with pytest.raises(StoreError, match=f"^{re.escape(said)}$"):
+        make_whole(path, {"zarr.json": b"another", "y/c": b""})
+    assert {name: (path / name).read_bytes() for name in keys(path)} == FILES
+
+
+def test_objects_are_put_below_their_folder(object_root: ObjectPath) -> None:
+    put_all(object_root / "a", {"b/c": b"1", "d": b"2"})
+    assert keys(object_root) == ["a/b/c", "a/d"]
+    assert (object_root / "a" / "b" / "c").read_bytes() == b"1"
