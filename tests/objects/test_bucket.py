@@ -476,3 +476,58 @@ def test_lists_have_names_of_what_lies_directly_below_and_keys_of_all(in_memory)
     assert made.children("absent") == ([], {})
     assert dict(made.walk("")) == {key: made.head(key) for key in ("a/b/c", "a/d", "e")}
     assert dict(made.walk("a")) == {key: made.head(key) for key in ("a/b/c", "a/d")}
+
+
+@pytest.mark.parametrize(("plain", "client"), [(True, {"allow_http": True}), (False, {})])
+def test_what_is_waited_for_and_how_often_is_tried_is_told_to_obstore(monkeypatch, plain, client) -> None:
+    """By its own names: others it passes over."""
+    pytest.importorskip("obstore", reason="the extra [s3] is not installed")
+    asked = []
+
+    def opened(url: str, **options: Any) -> None:
+        asked.append((url, options))
+
+    monkeypatch.setattr(bucket.Bucket, "_opening", lambda made: (opened, {"endpoint": "there"}, plain))
+    bucket.Bucket("s3", "bucket").below("a b")
+    options = {
+        "client_options": {"timeout": "120s", "connect_timeout": "10s", **client},
+        "retry_config": {
+            "max_retries": 10,
+            "retry_timeout": timedelta(minutes=1),
+            "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+        },
+        "endpoint": "there",
+    }
+    assert asked == [("s3://bucket", options), ("s3://bucket/a%20b", options)]
+
+
+def test_an_answer_that_goes_on_breaking_off_is_asked_for_some_times(in_memory, monkeypatch) -> None:
+    import obstore
+
+    asked, pauses = [], []
+
+    def get(store, key, **options):
+        asked.append(key)
+        raise obstore.exceptions.GenericError("connection closed")
+
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with pytest.raises(StoreError, match="connection closed"):
+        in_memory("s3", get=get).get("one")
+    assert len(asked) == bucket.TRIES == 4
+    assert pauses == pytest.approx([0.05, 0.2, 0.8])
+
+
+def test_weak_tags_are_compared_here(in_memory) -> None:
+    """A server that is asked for one finds none that matches."""
+    asked = []
+
+    def get(store, key, *, options):
+        asked.append(options)
+        return SimpleNamespace(meta={"e_tag": 'W/"1"'}, bytes=lambda: b"23")
+
+    made = in_memory("s3", get=get)
+    assert bytes(made.get_range("one", 1, 3, 'W/"1"')) == b"23"
+    with pytest.raises(Replaced, match=r"^s3://bucket/one was replaced"):
+        made.get_range("one", 1, 3, 'W/"2"')
+    made.get_range("one", 1, 3, '"2"')
+    assert asked == [{"range": (1, 3)}, {"range": (1, 3)}, {"range": (1, 3), "if_match": '"2"'}]

@@ -173,3 +173,17 @@ def test_a_shard_is_opened_where_it_lies_with_all_that_it_promises(path, example
         assert open_shard(where, layout).intact(1, 0)
     with pytest.raises(DamagedError, match="expected 7 bytes"):
         open_shard(place, layout, {}, [7])
+
+
+def test_a_source_that_may_remember_another_size_is_told_which_to_expect(path, example, monkeypatch) -> None:
+    example.fill(path)
+    original, told = Bucket.get_end, []
+
+    def get_end(self: Bucket, key: str, length: int, sizes: Any = None) -> Any:
+        told.append((length, sizes))
+        return original(self, key, length, sizes)
+
+    monkeypatch.setattr(Bucket, "get_end", get_end)
+    shard = opened(path, example)
+    opened(path, example, sizes={shard.size})
+    assert told == [(shard.layout.index_bytes, None), (shard.layout.index_bytes, {shard.size})]

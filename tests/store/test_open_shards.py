@@ -212,3 +212,25 @@ def test_a_shard_that_goes_with_its_record_is_missing(object_root, example) -> N
     (path / "cls" / "c.0.0.0").unlink()
     with pytest.raises(DamagedError, match=r"cls/c\.0\.0\.0 is missing, though it is recorded as done"):
         shards.get("cls", 0, 0)
+
+
+def test_a_block_that_was_written_again_since_its_record_was_read_is_opened_by_the_new_one(
+    object_root, example
+) -> None:
+    path = object_root / "a.zarr"
+    create(path, example.spec)
+    example.fill(path, [1, 3])
+    shards = opened(path)
+    shards._finished.record(0)
+    example.fill(path)
+    for name in ("patches", "cls"):
+        np.testing.assert_array_equal(shards.chunk(name, 0, 1, 0), example.values[name][:4, 1])
+
+
+def test_damage_is_named_by_the_images_of_its_chunk(tmp_path, kit) -> None:
+    path = kit.make_example(images=40, block=16).make(tmp_path / "b.zarr")
+    harm(path, "patches/c.1.0.0.0", 8 * 6 * 5 * 2 + 4)
+    shards = opened(path)
+    shards.chunk("patches", 1, 0, 0)
+    with pytest.raises(DamagedError, match=r"c\.1\.0\.0\.0 is damaged at the images 24 to 31, state 0"):
+        shards.chunk("patches", 1, 0, 1)
