@@ -45,9 +45,9 @@ def test_writing_is_refused_by_name(work: Any, key: str) -> None:
 
 def test_what_can_be_done_instead_is_said() -> None:
     said = (
-        "odd://host/one: what lies at odd:// can only be read, since two writers could not be kept apart there; nothing"
-        " was changed. Copy the cache with all that lies beside it to a local disk, or to an s3://, gs:// or az:// root,"
-        " and name that"
+        "odd://host/one: what lies at odd:// can only be read, since two writers could not be kept apart there;"
+        " nothing was changed. Copy the cache with all that lies beside it to a local disk, or"
+        " to an s3://, gs:// or az:// root, and name that"
     )
     assert str(read_only("odd://host/one")) == f"{said}."
     assert str(read_only("odd://host/one", "wait")) == f"{said}, or wait."

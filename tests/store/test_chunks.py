@@ -1,4 +1,4 @@
-"""Chunks of the states of a block, worked out by hand: padded with NaN, viewed where nothing changes, kept as they are."""
+"""Chunks of the states of a block, worked out by hand: padded with NaN, views where nothing changes, or kept."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from cachetool.errors import StoreError
 from cachetool.objects import ObjectPath
 from cachetool.store import object_folders
-from cachetool.store.object_folders import make_whole, put_all, remove_below, remove_whole
+from cachetool.store.object_folders import make_whole, put_all, remove_whole
 
 FILES = {"x/zarr.json": b"x", "zarr.json": b"root", "x/c": b"1"}
 
@@ -20,8 +20,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What is done to objects, in order, by their names."""
     found: list[tuple[str, str]] = []
     for name in ("put", "create", "unlink"):
+        usual = getattr(ObjectPath, name)
 
-        def told(path: ObjectPath, *arguments: Any, name: str = name, usual: Any = getattr(ObjectPath, name)) -> Any:
+        def told(path: ObjectPath, *arguments: Any, name: str = name, usual: Any = usual) -> Any:
             found.append((name, path.name))
             return usual(path, *arguments)
 
@@ -36,13 +37,14 @@ def keys(path: ObjectPath) -> list[str]:
 def test_the_root_document_comes_last_and_goes_first(object_root: ObjectPath, steps: list[tuple[str, str]]) -> None:
     path = object_root / "a.zarr"
     make_whole(path, FILES)
-    assert steps[0] == ("create", "guard")
-    assert sorted(steps[1:3]) == [("put", "c"), ("put", "zarr.json")]
-    assert steps[3:] == [("create", "zarr.json"), ("unlink", "guard")]
+    assert steps[:2] == [("create", "guard"), ("put", "unfinished")]
+    assert sorted(steps[2:4]) == [("put", "c"), ("put", "zarr.json")]
+    assert steps[4:] == [("create", "zarr.json"), ("unlink", "unfinished"), ("unlink", "guard")]
     assert {name: (path / name).read_bytes() for name in keys(path)} == FILES
     steps.clear()
     remove_whole(path)
-    assert steps == [("create", "guard"), ("unlink", "zarr.json"), ("unlink", "guard")]
+    begun, ended = [("create", "guard"), ("put", "unfinished")], [("unlink", "unfinished"), ("unlink", "guard")]
+    assert steps == [*begun, ("unlink", "zarr.json"), *ended]
     assert keys(path) == []
 
 
@@ -50,18 +52,15 @@ def test_what_a_killed_process_left_goes_and_the_guard_of_who_works_stays(
     object_root: ObjectPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = object_root / "a.zarr"
-    ours = [".cachetool/blocks/0000000.json", "x/c", "x/c.0.1", "x/c/0/12", "x/zarr.json", "old_1/zarr.json"]
-    for name in ours:
+    marked = ["x/c", "x/c.0.1", "x/c/0/12", "x/zarr.json", "old_1/zarr.json"]
+    for name in (".cachetool/blocks/0000000.json", "patches/c.0.1.0.0", "complete/c.3.0.0", *marked):
         (path / name).put(b"left")
+    (path / ".cachetool" / "unfinished").put(b'{"arrays": ["x", "old_1"]}')
     left = []
     monkeypatch.setattr(object_folders, "put_all", lambda folder, files: left.append(keys(folder)))
     make_whole(path, FILES)
-    assert left == [[".cachetool/guard"]]
+    assert left == [[".cachetool/guard", ".cachetool/unfinished"]]
     assert keys(path) == ["zarr.json"]
-    (path / ".cachetool" / "guard").put(b"somebody's")
-    (path / "guard").put(b"")
-    remove_below(path)
-    assert keys(path) == [".cachetool/guard"]
 
 
 def test_what_others_put_there_is_counted_and_nothing_is_removed(object_root: ObjectPath) -> None:
@@ -72,7 +71,7 @@ def test_what_others_put_there_is_counted_and_nothing_is_removed(object_root: Ob
         make_whole(path, FILES)
     assert str(caught.value) == (
         f"Cannot make a store at {path}: objects that are of no store at this place are there already, such as"
-        f" {path / 'b' / 'notes.txt'} (3 in all). Remove them, or choose another place or --name."
+        f" {path / 'b' / 'notes.txt'} (4 in all). Remove them, or choose another place or --name."
     )
     assert keys(path) == ["b/notes.txt", "x/c.0", "x/c.a", "zarr.json.old"]
 
