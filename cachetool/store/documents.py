@@ -7,6 +7,8 @@ claim petabytes, name files outside the store, or hold what only looks like a nu
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,8 @@ from cachetool.errors import DamagedError, StoreError
 from cachetool.objects import Place, read_own
 
 MOST_DIMENSIONS = 8
+MOST_VALUES = 2**59
+"""Of all sizes but those that are 0: NumPy refuses arrays of more bytes than there are addresses, empty ones too."""
 LARGEST_DIMENSION = 2**48
 """Sizes beyond are no sizes: products of a few of them still are exact where they are compared."""
 
@@ -55,8 +59,8 @@ def read_json(path: Place, content: bytes | None = None) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"these names occur twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"these names occur twice: {', '.join(sorted(name for name in counts if counts[name] > 1))}")
     return found
 
 
@@ -97,6 +101,8 @@ def array_problems(document: object) -> list[str]:
         problems.append("it is no array of Zarr format 3")
     if not (_is_sizes(shape, 0) and len(shape) <= MOST_DIMENSIONS):
         return [*problems, f"shape must be a list of sizes, found {shown(shape)}"]
+    if math.prod(max(size, 1) for size in shape) > MOST_VALUES:
+        return [*problems, f"shape must hold sizes of at most {MOST_VALUES} values, found {shown(shape)}"]
     chunks = chunk_shape(document)
     if not (_is_sizes(chunks, 1) and len(chunks) == len(shape)):
         return [*problems, f"chunk_shape must hold {len(shape)} positive sizes, found {shown(chunks)}"]

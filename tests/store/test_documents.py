@@ -99,6 +99,8 @@ def test_sound_arrays_have_no_problems() -> None:
         ({"shape": [10, -1]}, "shape must be a list of sizes, found [10, -1]"),
         ({"shape": [2**48 + 1, 3]}, f"shape must be a list of sizes, found [{2**48 + 1}, 3]"),
         ({"shape": [1] * 9}, "shape must be a list of sizes, found [1, 1, 1, 1, 1, 1, 1, 1, 1]"),
+        ({"shape": [2**48, 2**12]}, f"shape must hold sizes of at most {2**59} values, found [{2**48}, 4096]"),
+        ({"shape": [0, 2**48, 2**48]}, f"shape must hold sizes of at most {2**59} values, found [0, {2**48}, {2**48}]"),
         ({"chunk_grid": grid([4])}, "chunk_shape must hold 2 positive sizes, found [4]"),
         ({"chunk_grid": grid([4, 0])}, "chunk_shape must hold 2 positive sizes, found [4, 0]"),
         ({"chunk_grid": grid(4)}, "chunk_shape must hold 2 positive sizes, found 4"),
@@ -181,6 +183,14 @@ def test_names_of_codecs() -> None:
 def test_what_is_no_strict_json_is_refused(tmp_path, content, message) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(DamagedError, match=rf"a\.json is damaged: .*{message}"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.timeout(20)
+def test_many_names_of_which_one_occurs_twice_are_refused_at_once(tmp_path) -> None:
+    names = [f'"{number}": 0' for number in range(100_000)]
+    (tmp_path / "a.json").write_text("{" + ", ".join([*names, names[0]]) + "}")
+    with pytest.raises(DamagedError, match=r"these names occur twice: 0\."):
         read_json(tmp_path / "a.json")
 
 
