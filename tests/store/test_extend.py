@@ -76,6 +76,25 @@ def test_facts_and_extra_arrays(path, example, kit) -> None:
         assert dataset.names.values.tolist() == ["a", "ß"]
 
 
+def test_facts_appear_in_one_step_with_the_arrays_they_come_with(path, monkeypatch) -> None:
+    seen = []
+    write = Root.write
+    monkeypatch.setattr(Root, "write", lambda root: (write(root), seen.append(Root(path)))[0])
+    writer = StoreWriter(path)
+    writer.update_facts({"finished": False, "kept": 1})
+    donor = {"donor": SmallArray(np.arange(10), ("image",))}
+    writer.write_image_arrays(donor, lambda now: {"finished": True, "twice": 2 * now["kept"]})
+    assert [("donor" in root.arrays, root.about["facts"].get("finished")) for root in seen] == [
+        (False, False),
+        (True, True),
+    ]
+    assert (writer.spec.facts["kept"], writer.spec.facts["twice"]) == (1, 2)
+    with pytest.raises(StoreError, match="must be JSON"):
+        writer.write_image_arrays({"other": donor["donor"]}, {"finished": float("nan")})
+    assert "other" not in Root(path).arrays
+    assert StoreReader(path).spec.facts["finished"] is True
+
+
 def test_extra_arrays_that_do_not_fit_are_refused(path) -> None:
     writer = StoreWriter(path)
     with pytest.raises(StoreError, match="donor: dimension image is 10 elsewhere, and 9 here"):
