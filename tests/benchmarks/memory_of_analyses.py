@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -252,13 +253,11 @@ def peak_until_answer(process: subprocess.Popen[str], poll: float = POLL) -> int
     """Largest anonymous memory of a process until it answers `done`, looked at every `poll` seconds."""
     assert process.stdout is not None
     peak = 0
-    os.set_blocking(process.stdout.fileno(), False)
-    while (answer := process.stdout.readline()) == "":
-        assert process.poll() is None, "the analysis failed; its error is above"
+    # A line is read once a part of it is there, and then to its end: where Python does not buffer
+    # (PYTHONUNBUFFERED), `print` writes it in two pieces.
+    while not select.select([process.stdout], [], [], poll)[0]:
         peak = max(peak, anonymous_bytes(process.pid))
-        time.sleep(poll)
-    os.set_blocking(process.stdout.fileno(), True)
-    assert answer == "done\n"
+    assert process.stdout.readline() == "done\n", "the analysis failed; its error is above"
     return peak
 
 
