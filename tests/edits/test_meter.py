@@ -76,6 +76,13 @@ def test_own_image_and_donor_are_no_neighbours(same):
     np.testing.assert_allclose(found.neighbour, distances.min(axis=1), rtol=1e-5)
 
 
+def test_a_natural_token_has_no_distance_from_itself():
+    far = reference()
+    far.fit[:] += 1e4
+    found = FittedReference(far).measure(far.fit[:40].copy(), NOBODY)
+    assert (found.neighbour == 0).all()
+
+
 def test_many_tokens_of_the_own_image_are_passed_over():
     images = ["own.png"] * 20 + [f"{row}.png" for row in range(40)]
     given_reference = reference(images=images)
@@ -88,16 +95,17 @@ def test_many_tokens_of_the_own_image_are_passed_over():
 @pytest.mark.parametrize("same", [False, True])
 def test_tokens_are_measured_some_at_a_time_and_once_where_they_are_the_same(monkeypatch, same):
     monkeypatch.setattr("cachetool.edits.meter.CHUNK", 7)
+    monkeypatch.setattr("cachetool.edits.meter.COMPARED", 7 * 60)
     given_reference = reference()
     injected = np.repeat(natural(1, 3), 40, axis=0) if same else natural(40, 3)
     fitted, asked = FittedReference(given_reference), []
-    search = fitted._neighbours.kneighbors
+    compare = fitted._compare
 
-    def counted(tokens, **wanted):
+    def counted(tokens):
         asked.append(len(tokens))
-        return search(tokens, **wanted)
+        return compare(tokens)
 
-    fitted._neighbours.kneighbors = counted
+    fitted._compare = counted
     found = fitted.measure(injected, NOBODY)
     assert asked == ([1] if same else [7, 7, 7, 7, 7, 5])
     model = LedoitWolf().fit(given_reference.fit.astype(np.float64))
