@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 
 import torch
+from threadpoolctl import threadpool_limits
 from timm.layers.config import use_fused_attn
 
 from cachetool.errors import UnknownNameError
@@ -35,6 +37,16 @@ def resolve_device(device: str | None) -> torch.device:
     if resolved.type == "meta":
         raise UnknownNameError("--device meta holds no numbers; try cpu")
     return resolved
+
+
+def copying_alone(device: torch.device) -> AbstractContextManager[object]:
+    """Have this thread use no helpers of OpenMP within the block where a device computes; on the CPU, change nothing.
+
+    All that is left for it then are copies, and helpers that spin while they wait for the next one take the processors
+    from the threads that read, prepare and write: a replay on a GPU kept 11 of 16 busy, and one whose blocks cost
+    nothing took 4.0 s with one thread where it took 5.4 s with two (1,024 images, four edits, two processors).
+    """
+    return nullcontext() if device.type == "cpu" else threadpool_limits(limits=1, user_api="openmp")
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:

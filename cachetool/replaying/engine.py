@@ -15,6 +15,7 @@ from cachetool.arithmetic import Arithmetic
 from cachetool.backbones import Backbone, Projections
 from cachetool.edits import Selection
 from cachetool.edits.apply import add_tokens, attention_mask, places, replace_tokens
+from cachetool.environment import copying_alone
 from cachetool.events import Events
 from cachetool.extraction.buffers import BlockBuffer, to_device
 from cachetool.extraction.halving import Halving
@@ -53,7 +54,10 @@ def replay_arms(
     wanted = None if wanted is None else wanted.to(device)
     together = max(1, HELD_BYTES // block_bytes(reader.spec, len(keep), token_types))
     writing: list[Future[int]] = []
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as writer:
+    with (
+        copying_alone(device),
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as writer,
+    ):
         for block, first, state, prepared in _read_ahead(reader, arms, blocks, from_layer, max(keep)):
             lacking = [pair for pair in zip(arms, prepared, strict=True) if block in pending[id(pair[0])]]
             events.advance(len(state) * (len(arms) - len(lacking)), state.nbytes)
