@@ -16,9 +16,9 @@ from cachetool.store import StoreReader
 def plan_extraction(request: Request, batch_size: int | None = None, images: int | None = None) -> Plan:
     """Costs of an extraction, less what is stored already.
 
-    One batch of noise is run, eight images are decoded and a temporary file of 32 MB is written, all timed here and
-    now. Decoding, computing and writing overlap: the slowest decides, and on the CPU decoding takes turns with the
-    blocks. `images` plans for that many images like those of the request, which need not be at hand.
+    One batch of noise is run, eight images are decoded and a temporary file is written, all timed here and now.
+    Decoding, computing and writing overlap: the slowest decides, and on the CPU decoding takes turns with the blocks.
+    `images` plans for that many images like those of the request, which need not be at hand.
     """
     spec, backbone = request.spec, request.backbone
     images = len(spec.images) if images is None else images
@@ -33,8 +33,8 @@ def plan_extraction(request: Request, batch_size: int | None = None, images: int
     block = disk_bytes(spec, spec.block, len(request.layers), request.token_types)
     size = min(batch_size or default_batch_size(backbone, backbone.device), spec.block)
     seconds = seconds_per_image(backbone, backbone.device, size)
-    processes = 1 if request.dataset.decodes_in_threads else default_workers(request.dataset, backbone.device)
-    compute, decode = todo * seconds, todo * decode_seconds(request) / max(1, processes)
+    compute = todo * seconds
+    decode = todo * decode_seconds(request, default_workers(request.dataset, backbone.device))
     write = disk / write_speed(request.path)
     # The rounding of each state is measured by running the blocks above it.
     rounded = todo > 0 and not stored and spec.dtype != "float32"

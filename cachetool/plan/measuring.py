@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from uuid import uuid4
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cachetool.backbones import Backbone
 from cachetool.datasets import load_batches
+from cachetool.datasets.loading import BatchDecoder
 from cachetool.extraction.request import Request
 from cachetool.objects import ObjectPath, Place
 
@@ -22,6 +24,12 @@ TIMED_PASSES = 3
 
 TRIAL_BYTES = 2**23
 """Size of the object by which the speed of an object store is measured."""
+
+PIECE_BYTES = 2**24
+"""Size of what is written to a disk at a time to measure its speed."""
+
+TRIAL_SECONDS = 0.25
+"""Time that is spent on writing to a disk to measure its speed, about."""
 
 
 def count_operations(work: Callable[[], object]) -> int:
@@ -40,8 +48,13 @@ def seconds_per_image(backbone: Backbone, device: torch.device, batch_size: int,
 
 def median_seconds(work: Callable[[], torch.Tensor]) -> float:
     """Seconds of some work, the median of a few times after one that sets things up; a device is waited for."""
-    work().cpu()
-    return statistics.median(timed(lambda: work().cpu()) for _ in range(TIMED_PASSES))
+
+    def waited_for() -> None:
+        # One value alone: to copy all would take as long as a block on a fast GPU, and is done beside the blocks.
+        work().flatten()[:1].cpu()
+
+    waited_for()
+    return statistics.median(timed(waited_for) for _ in range(TIMED_PASSES))
 
 
 def zeros(backbone: Backbone, device: torch.device, images: int, first_state: int) -> torch.Tensor:
@@ -65,9 +78,13 @@ def project(backbone: Backbone, values: torch.Tensor) -> torch.Tensor:
         return values[:0] if found is None else found.parts[0]
 
 
-def decode_seconds(request: Request) -> float:
-    """Time to decode one image in this process, on all processors where the data set's images allow it."""
+def decode_seconds(request: Request, processes: int) -> float:
+    """Time to decode one image in so many processes; 0 for this one, on all processors where its images allow it."""
     count = min(8, len(request.spec.images))
+    if processes:
+        decoder = BatchDecoder(request.dataset, request.transform, request.spec.images.sha256)
+        decoder[range(1)]
+        return timed(lambda: decoder[range(count)]) / count / processes
     stream = load_batches(
         request.dataset,
         request.transform,
@@ -79,8 +96,9 @@ def decode_seconds(request: Request) -> float:
 
 
 def write_speed(path: Place) -> float:
-    """Bytes per second of the disk that holds, or will hold, a path: a synced file of 32 MB that leaves nothing.
+    """Bytes per second of the disk that holds, or will hold, a path: synced pieces of a file, which leave nothing.
 
+    Pieces are written for a quarter of a second, two at least: the first may go into memory that the disk has to spare.
     Of an object store: an object of 8 MB, which is removed.
     """
     if isinstance(path, ObjectPath):
@@ -90,14 +108,17 @@ def write_speed(path: Place) -> float:
         finally:
             trial.unlink()
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
-    content = memoryview(bytes(32 * 2**20))
+    piece = memoryview(np.random.default_rng(0).bytes(PIECE_BYTES))
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
 
         def write() -> None:
-            file.write(content)
+            file.write(piece)
             os.fsync(file.fileno())
 
-        return len(content) / timed(write)
+        seconds = [timed(write), timed(write)]
+        while sum(seconds) < TRIAL_SECONDS:
+            seconds.append(timed(write))
+        return len(seconds) * PIECE_BYTES / sum(seconds)
 
 
 def timed(work: Callable[[], object]) -> float:

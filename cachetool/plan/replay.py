@@ -42,8 +42,8 @@ def plan_replay(
 ) -> Plan:
     """Costs of replaying edits, and whether recomputing early blocks would beat reading their result.
 
-    One block of images is read, one batch is run from each first state, and a temporary file of 32 MB is written, all
-    timed here and now, to predict the whole. What calibrations and the off-distribution meter take is left out.
+    One block of images is read, one batch is run from each first state, and a temporary file is written, all timed here
+    and now, to predict the whole. What calibrations and the off-distribution meter take is left out.
     """
     check_writable(cache)
     started = time.perf_counter()
