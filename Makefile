@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-exhaustive coverage mutation bench lint install clean
+.PHONY: demo test test-slow test-exhaustive test-cuda coverage mutation bench lint install clean
 
 install: $(INSTALLED)
 
@@ -16,16 +16,21 @@ demo: $(INSTALLED)
 	$(VENV)/bin/cachetool demo
 
 # Two processes for two cores; tests that share caches run in one of them (tests/conftest.py).
-PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadscope
+# Many compare bit for bit with a pass on the CPU, so that a GPU is hidden from them.
+PYTEST := CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadscope
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(PYTEST)
+	$(PYTEST)
 
 test-slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(PYTEST) -m slow
+	$(PYTEST) -m slow
 
 test-exhaustive: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(PYTEST) -m exhaustive
+	$(PYTEST) -m exhaustive
+
+# Needs a CUDA device: without one every test is skipped.
+test-cuda: $(INSTALLED)
+	$(VENV)/bin/python -m pytest tests/cuda tests/extraction/test_copies.py
 
 # Branch coverage of the store, and of the object stores below it, by the tests that are written for them.
 STORE_TESTS := tests/store tests/objects $(addprefix tests/hostile/test_,documents.py records.py shards.py tables.py)

@@ -14,6 +14,7 @@ from rich.table import Table
 from tests.benchmarks import (
     extraction,
     geometry,
+    gpu,
     peers_extraction,
     peers_reading,
     peers_replay,
@@ -28,6 +29,7 @@ PARTS = {
     "extraction": extraction.measure,
     "replays": replays.measure,
     "geometry": geometry.measure,
+    "gpu": gpu.measure,
     "study": study.measure,
     "peers-extraction": peers_extraction.measure,
     "peers-replay": peers_replay.measure,
@@ -45,7 +47,7 @@ def main(names: list[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="cachetool-benchmark-") as folder:
             for one in PARTS[name](Path(folder)):
                 found.append(one)
-                print(f"{one.what} / {one.against}: {one.ratio:.2f} {one.unit}", file=sys.stderr, flush=True)
+                print(f"{one.what} / {one.against}: {one.ratio:.2f} {one.unit} {_details(one)}", file=sys.stderr)
     processors, memory = psutil.cpu_count(), psutil.virtual_memory().total / 2**30
     table = Table(
         "what", "against", "ratio", "reach", "seconds, median", "counts",
@@ -55,10 +57,15 @@ def main(names: list[str]) -> None:
         sign = "at most" if one.unit == "times the time" else "at least"
         table.add_row(
             one.what, one.against, f"{one.ratio:.2f} {one.unit}", f"{sign} {one.reach:g} {'✓' if one.reached else '✗'}",
-            f"{one.seconds[0]:.3g} / {one.seconds[1]:.3g}",
-            ", ".join(f"{name} {value}" for name, value in one.counts.items()),
+            *_details(one),
         )  # fmt: skip
     Console(width=190).print(table)
+
+
+def _details(one: Comparison) -> tuple[str, str]:
+    """Seconds of both sides, and what was counted."""
+    counts = ", ".join(f"{name} {value}" for name, value in one.counts.items())
+    return f"{one.seconds[0]:.3g} / {one.seconds[1]:.3g}", counts
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.benchmarks.ratios import Comparison, in_turns, slower
 def measure(folder: Path) -> Iterator[Comparison]:
     """Extraction against the bare forward pass, in a folder on the disk that is to be measured."""
     inputs = make_inputs(folder)
-    request = prepare(MODEL, inputs.dataset, root=folder / "extracted", weights=inputs.weights)
+    request = prepare(MODEL, inputs.dataset, root=folder / "extracted", weights=inputs.weights, device="cpu")
     batches = [batch.images for batch in decode(request)]
     np.save(folder / "decoded.npy", torch.cat(batches).numpy())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,30 +37,38 @@ class Inputs(NamedTuple):
     """File of the model's weights."""
 
 
-def make_inputs(folder: Path) -> Inputs:
+def make_inputs(folder: Path, images: int = IMAGES, device: str = "cpu") -> Inputs:
     """Make a model and images in a folder, and import what is imported late: what follows is not repeated for that."""
-    photos = make_photos(folder / "photos")
+    photos = make_photos(folder / "photos", images)
     model = random_vit(ARCHITECTURE, seed=0)
     inputs = Inputs(model, f"imagefolder:{photos}", save_weights(model, folder / "weights.safetensors"))
-    cache = cachetool.extract(MODEL, inputs.dataset, root=folder / "warm", weights=inputs.weights, limit=BATCH)
-    cachetool.replay(cache, [Edit("registers", one, FROM_LAYER) for one in EDITS])
+    cache = cachetool.extract(
+        MODEL, inputs.dataset, root=folder / "warm", weights=inputs.weights, limit=BATCH, device=device
+    )
+    cachetool.replay(cache, [Edit("registers", one, FROM_LAYER) for one in EDITS], device=device)
     return inputs
 
 
-def make_photos(folder: Path) -> Path:
+def make_photos(folder: Path, images: int = IMAGES) -> Path:
     """JPEG files of the size that photographs of ImageNet have, in one class."""
-    generator = np.random.default_rng(0)
     (folder / "one").mkdir(parents=True)
-    for index in range(IMAGES):
-        small = Image.fromarray(generator.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        small.resize((500, 375), Image.Resampling.BICUBIC).save(folder / "one" / f"{index:03}.jpg", quality=90)
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(0, 256, (images, 24, 32, 3), dtype=np.uint8)
+
+    def save(index: int) -> None:
+        small = Image.fromarray(drawn[index])
+        small.resize((500, 375), Image.Resampling.BICUBIC).save(folder / "one" / f"{index:05}.jpg", quality=90)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(save, range(images)))
     return folder
 
 
-def decode(request: Request) -> Iterator[Batch]:
+def decode(request: Request, batch: int = BATCH, workers: int = 0) -> Iterator[Batch]:
     """The batches that an extraction sees."""
-    ranges = [range(first, min(first + BATCH, IMAGES)) for first in range(0, IMAGES, BATCH)]
-    return load_batches(request.dataset, request.transform, ranges, sha256=request.spec.images.sha256)
+    sha256 = request.spec.images.sha256
+    ranges = [range(first, min(first + batch, len(sha256))) for first in range(0, len(sha256), batch)]
+    return load_batches(request.dataset, request.transform, ranges, sha256=sha256, workers=workers)
 
 
 def prediction(what: str, plan: Plan, seconds: float) -> Comparison:

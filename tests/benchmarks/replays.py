@@ -26,10 +26,10 @@ from tests.benchmarks.ratios import Comparison, in_turns, slower, speed
 def measure(folder: Path) -> Iterator[Comparison]:
     """Replays against full passes and against their blocks, in a folder on the disk that is to be measured."""
     model, name, weights = make_inputs(folder)
-    cache = cachetool.extract(MODEL, name, root=folder / "cached", weights=weights, batch_size=BATCH)
+    cache = cachetool.extract(MODEL, name, root=folder / "cached", weights=weights, batch_size=BATCH, device="cpu")
     path = Path(cache.attrs["cachetool_path"])
     registers = slice(1, 5)
-    request = prepare(MODEL, name, root=folder / "unused", weights=weights)
+    request = prepare(MODEL, name, root=folder / "unused", weights=weights, device="cpu")
     calibration = cachetool.calibrate(path, name="benchmark")
     means = {
         layer: torch.from_numpy(cache.registers.sel(layer=layer).mean("image").values)
@@ -41,7 +41,7 @@ def measure(folder: Path) -> Iterator[Comparison]:
         shutil.rmtree(runs_directory(path), ignore_errors=True)
 
     def replay() -> None:
-        cachetool.replay(path, edits, calibration=calibration.attrs["cachetool_path"], batch_size=BATCH)
+        cachetool.replay(path, edits, calibration=calibration.attrs["cachetool_path"], batch_size=BATCH, device="cpu")
 
     def with_hooks() -> None:
         """Four forwards with ordinary hooks; what is put in is the mean each time, which costs least."""
@@ -74,13 +74,13 @@ def measure(folder: Path) -> Iterator[Comparison]:
     )  # fmt: skip
     yield slower("the same", "the same blocks on tensors in memory", (replayed, alone), 1.05, counts)
     clear()
-    yield prediction("replay", plan_replay(path, edits, batch_size=BATCH), replayed)
+    yield prediction("replay", plan_replay(path, edits, batch_size=BATCH, device="cpu"), replayed)
 
     artefact = calibration.attrs["cachetool_path"]
     last = [Edit("registers", "zero", 11)]
     seconds = in_turns(
-        lambda: cachetool.replay(path, last, calibration=artefact, keep_tokens=["cls"]),
-        lambda: cachetool.replay(path, last, calibration=artefact),
+        lambda: cachetool.replay(path, last, calibration=artefact, keep_tokens=["cls"], device="cpu"),
+        lambda: cachetool.replay(path, last, calibration=artefact, device="cpu"),
         repeats=REPEATS, before=clear,
     )  # fmt: skip
     yield speed(
