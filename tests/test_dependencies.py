@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 PAGE = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
 SOURCES = sorted([*(ROOT / "cachetool").rglob("*.py"), *(ROOT / "analyses").rglob("*.py")])
 
-FOR_DEVELOPERS = ("dev", "mutation", "peers")
+FOR_DEVELOPERS = ("dev", "fuzz", "mutation", "peers")
 MODULES = {
     "google-crc32c": "google_crc32c",
     "huggingface-hub": "huggingface_hub",

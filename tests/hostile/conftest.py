@@ -31,8 +31,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_example().make(tmp_path_factory.mktemp("hostile") / "sound.zarr")
 
 
-@pytest.fixture(autouse=True)
-def _little_memory() -> Iterator[None]:
+@contextmanager
+def little_memory() -> Iterator[None]:
     """Let an allocation bomb fail with MemoryError, which no test expects; torch maps more than this when imported."""
     torch.zeros(1)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -40,6 +40,12 @@ def _little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture(autouse=True)
+def _little_memory() -> Iterator[None]:
+    with little_memory():
+        yield
 
 
 @contextmanager

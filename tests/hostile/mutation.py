@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from hypothesis import strategies as st
 
@@ -25,26 +26,31 @@ def places(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found + [place for key in keys for place in places(document[key], (*above, key))]
 
 
-@st.composite
-def mutated(draw: st.DrawFn, document: Any) -> Any:
+class Choose(Protocol):
+    """Takes one of several options: from hypothesis, or from a generator of random numbers."""
+
+    def __call__(self, options: Sequence[Any], /) -> Any: ...
+
+
+def change(document: Any, choose: Choose) -> Any:
     """The document with one to three parts replaced by hostile values, removed, renamed or swapped."""
     changed = copy.deepcopy(document)
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(choose((1, 2, 3))):
         known = places(changed)
         if not known:
             break
-        *way, last = draw(st.sampled_from(known))
+        *way, last = choose(known)
         parent = changed
         for key in way:
             parent = parent[key]
-        match draw(st.sampled_from(["replace", "replace", "remove", "rename", "swap", "nudge"])):
+        match choose(("replace", "replace", "remove", "rename", "swap", "nudge")):
             case "remove":
                 del parent[last]
             case "rename" if isinstance(parent, dict):
-                parent[draw(st.sampled_from(NAMES))] = parent.pop(last)
+                parent[choose(NAMES)] = parent.pop(last)
             case "swap":
                 other: Any = changed
-                for key in draw(st.sampled_from(known)):
+                for key in choose(known):
                     if not isinstance(other, dict | list) or (isinstance(other, dict) and key not in other):
                         break
                     if isinstance(other, list) and not (isinstance(key, int) and key < len(other)):
@@ -52,7 +58,13 @@ def mutated(draw: st.DrawFn, document: Any) -> Any:
                     other = other[key]
                 parent[last] = copy.deepcopy(other) if other is not changed else None
             case "nudge" if isinstance(parent[last], int):
-                parent[last] += draw(st.sampled_from([-1, 1, 7, 10**6]))
+                parent[last] += choose((-1, 1, 7, 10**6))
             case _:
-                parent[last] = copy.deepcopy(draw(st.sampled_from(HOSTILE)))
+                parent[last] = copy.deepcopy(choose(HOSTILE))
     return changed
+
+
+@st.composite
+def mutated(draw: st.DrawFn, document: Any) -> Any:
+    """What `change` makes of the document, by the choices of hypothesis."""
+    return change(document, lambda options: draw(st.sampled_from(options)))

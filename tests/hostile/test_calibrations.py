@@ -17,9 +17,7 @@ from tests.hostile.conftest import LONG, QUICK, forged, harmed
 from tests.hostile.mutation import mutated
 
 
-@pytest.fixture(scope="session")
-def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("calibrations") / "sound.zarr"
+def make_calibration(path: Path) -> Path:
     arrays = {
         "layer": np.array([0, 1]),
         "image_id": np.array(["a", "b"], dtype=object),
@@ -35,6 +33,11 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_calibration(tmp_path_factory.mktemp("calibrations") / "sound.zarr")
+
+
 def read_everything(path: Path) -> None:
     found = Calibration.read(path)
     _ = found.layers, found.image_ids, found.sha256, found.digest, found.classes, found.class_names
@@ -46,13 +49,19 @@ def read_everything(path: Path) -> None:
             found.class_mean(layer, token_type)
 
 
-def check(calibration: Path, data: st.DataObject) -> None:
-    file = calibration / "zarr.json"
-    with harmed(file, json.dumps(data.draw(mutated(forged(calibration)))).encode()):
+def is_read(calibration: Path, document: bytes) -> bool:
+    """Whether a calibration is read with this root document, or refused by name."""
+    with harmed(calibration / "zarr.json", document):
         try:
             read_everything(calibration)
         except CachetoolError as error:
             assert "sound.zarr" in str(error) or "the calibration" in str(error)
+            return False
+    return True
+
+
+def check(calibration: Path, data: st.DataObject) -> None:
+    is_read(calibration, json.dumps(data.draw(mutated(forged(calibration)))).encode())
 
 
 @QUICK

@@ -20,24 +20,34 @@ WORDS = st.sampled_from(
 TYPED = st.lists(WORDS | st.text(max_size=3), max_size=9).map("".join)
 
 
+def is_target(text: str) -> bool:
+    """Whether a target is read, which must survive its own text."""
+    try:
+        parsed = Target.parse(text)
+    except CachetoolError:
+        return False
+    assert Target.parse(str(parsed)) == parsed
+    return True
+
+
+def is_replacement(text: str, layer: int) -> bool:
+    """Whether a replacement is read, which must survive its own text, as the edit that it makes must."""
+    try:
+        built = parse_replacement(text)
+    except CachetoolError:
+        return False
+    assert str(parse_replacement(str(built))) == str(built)
+    edit = Edit("cls", text, layer)
+    assert Edit(**edit.to_json()) == edit
+    assert "/" not in edit.slug
+    assert "\0" not in edit.slug
+    assert len(edit.slug) < 200
+    return True
+
+
 def check(target: str, replacement: str, layer: int) -> None:
-    try:
-        parsed = Target.parse(target)
-    except CachetoolError:
-        pass
-    else:
-        assert Target.parse(str(parsed)) == parsed
-    try:
-        built = parse_replacement(replacement)
-    except CachetoolError:
-        pass
-    else:
-        assert str(parse_replacement(str(built))) == str(built)
-        edit = Edit("cls", replacement, layer)
-        assert Edit(**edit.to_json()) == edit
-        assert "/" not in edit.slug
-        assert "\0" not in edit.slug
-        assert len(edit.slug) < 200
+    is_target(target)
+    is_replacement(replacement, layer)
 
 
 @QUICK

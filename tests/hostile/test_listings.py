@@ -31,38 +31,43 @@ PAIR: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
+def make_images(folder: Path) -> Path:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (5, 5)).save(folder / name)
     return folder
 
 
-def check(pairs: Path, line: str) -> None:
-    (pairs / "pairs.jsonl").write_text(line)
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("pairs"))
+
+
+def is_read(pairs: Path, listing: bytes) -> bool:
+    """Whether a listing is read as pairs that are sound, or refused by name."""
+    (pairs / "pairs.jsonl").write_bytes(listing)
     try:
         dataset = open_dataset(f"pairs:{pairs}")
     except DatasetError as error:
         assert "pairs.jsonl" in str(error)
-        return
+        return False
     for pair in dataset.pairs:
         assert np.isfinite(pair.source_keypoints).all()
         assert {dataset.image_ids[pair.source], dataset.image_ids[pair.target]} == {"a.png", "b.png"}
         pair.category.encode()
+    return True
 
 
 @QUICK
 @given(pair=mutated(PAIR))
 def test_a_changed_pair_is_refused_or_sound(pairs: Path, pair: Any) -> None:
-    check(pairs, json.dumps(pair))
+    is_read(pairs, json.dumps(pair).encode())
 
 
 @pytest.mark.slow
 @LONG
 @given(pair=mutated(PAIR))
 def test_hundreds_of_changed_pairs_are_refused_or_sound(pairs: Path, pair: Any) -> None:
-    check(pairs, json.dumps(pair))
+    is_read(pairs, json.dumps(pair).encode())
 
 
 @pytest.mark.parametrize(
@@ -124,17 +129,22 @@ def numpy_file(array: Any) -> bytes:
     return buffer.getvalue()
 
 
-@QUICK
-@given(data=damaged(numpy_file(np.ones(4))), suffix=st.sampled_from([".npy", ".safetensors"]))
-def test_damaged_directions_are_refused(tmp_path: Path, data: bytes, suffix: str) -> None:
-    file = tmp_path / f"direction{suffix}"
-    file.write_bytes(data)
+def is_direction(file: Path, content: bytes) -> bool:
+    """Whether this is read as a direction of finite numbers, or refused by name."""
+    file.write_bytes(content)
     try:
         direction = Add(str(file), 1.0).direction
     except CachetoolError as error:
         assert file.name in str(error)
-        return
+        return False
     assert np.isfinite(direction).all()
+    return True
+
+
+@QUICK
+@given(data=damaged(numpy_file(np.ones(4))), suffix=st.sampled_from([".npy", ".safetensors"]))
+def test_damaged_directions_are_refused(tmp_path: Path, data: bytes, suffix: str) -> None:
+    is_direction(tmp_path / f"direction{suffix}", data)
 
 
 class Payload:
