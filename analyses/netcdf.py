@@ -14,6 +14,7 @@ from typing import Any, Final
 import google_crc32c
 import xarray as xr
 
+from cachetool.heaps import check_heaps
 from cachetool.objects import ObjectPath, Place
 from cachetool.store.atomic import make_folder, remove_leftovers, write_atomically
 
@@ -69,7 +70,7 @@ def read_netcdf(path: Place) -> xr.Dataset:
     if _checksum(content[:-4]) != content[-4:]:
         raise OSError(f"{path} is damaged: its checksum does not match; compute it again")
     try:
-        _check_heaps(content)
+        check_heaps(content)
         # An object was read as a whole already.
         source = BytesIO(content[:-4]) if isinstance(path, ObjectPath) else path
         _check(source, len(content))
@@ -79,25 +80,6 @@ def read_netcdf(path: Place) -> xr.Dataset:
         raise
     except Exception as error:  # HDF5 and xarray raise whatever a damaged file makes them stumble over
         raise ValueError(f"{path} cannot be read as netCDF: {error}") from error
-
-
-def _check_heaps(content: bytes) -> None:
-    """Raise `ValueError` for a heap of text in which HDF5 2.0 would go round for ever, deaf to Ctrl-C.
-
-    It goes from object to object by their sizes, and that of free space, object 0, may be 0.
-    """
-    if content[13 if content[8:9] < b"\2" else 9 :][:2] != b"\x08\x08":
-        raise ValueError("its offsets or lengths are not of 8 bytes")
-    heap = -1
-    while (heap := content.find(b"GCOL\1\0\0\0", heap + 1)) >= 0:
-        end = heap + int.from_bytes(content[heap + 8 : heap + 16], "little")
-        place = heap + 16
-        while place + 16 <= min(end, len(content)):
-            number, size = content[place : place + 2], int.from_bytes(content[place + 8 : place + 16], "little")
-            taken = size if number == b"\0\0" else 16 + (size + 7) // 8 * 8
-            if not 0 < taken <= end - place:
-                raise ValueError(f"an object of its heap of text claims {size} bytes")
-            place += taken
 
 
 def _check(source: Path | BytesIO, size: int) -> None:

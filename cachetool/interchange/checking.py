@@ -54,6 +54,9 @@ EDIT_PARTS: Mapping[str, type | tuple[type, ...]] = {
     "seed": int,
 }
 
+_STUMBLES = (KeyError, TypeError, ValueError, OverflowError, RuntimeError, OSError, MemoryError)
+"""What h5py and Python raise for what is absent, damaged, of another type or beyond their limits."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -78,7 +81,10 @@ class Contents:
 
 def check(handle: Any, source: str) -> Contents:
     """Read everything but the tokens from an open file. Raises `StoreError` naming all that does not fit."""
-    version = handle.attrs.get(VERSION_ATTRIBUTE)
+    try:
+        version = handle.attrs.get(VERSION_ATTRIBUTE)
+    except _STUMBLES as error:
+        raise StoreError(f"{source} cannot be read as HDF5: {error}") from error
     if not isinstance(version, np.integer):
         raise StoreError(f"{source} is no export of cachetool: it lacks the attribute {VERSION_ATTRIBUTE}")
     if version > VERSION:
@@ -92,8 +98,7 @@ def check(handle: Any, source: str) -> Contents:
             return _Reading(handle, datasets, problems).contents()
     except StoreError as error:
         problems.append(str(error))
-    # Whatever is absent, of another type or beyond Python's limits: the file is not what an export writes.
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, OSError, MemoryError) as error:
+    except _STUMBLES as error:
         problems.append(f"{type(error).__name__}: {error}")
     listing = "".join(f"\n  {problem}" for problem in problems)
     raise StoreError(
@@ -154,6 +159,7 @@ class _Reading:
         value = self._handle.attrs[name]
         if not isinstance(value, str):
             raise StoreError(f"the attribute {name} must be text, found {type(value).__name__}")
+        value.encode()  # h5py keeps bytes that are no UTF-8 as surrogates
         return value
 
     def _number(self, name: str) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from cachetool import places
 from cachetool.errors import DamagedError, KeyMismatchError, MissingDataError, StoreError
 from cachetool.events import Events, Silent
+from cachetool.heaps import check_heaps
 from cachetool.interchange.checking import Contents, check
 from cachetool.objects import AnyPlace, ObjectPath, Place, check_writable, on_disk, taken
 from cachetool.store import SmallArray, StoreReader, StoreWriter, create, key_digest, storage_dtype
@@ -126,8 +128,10 @@ def _opened(file: Path) -> Iterator[Any]:
     if not file.is_file():
         raise MissingDataError(f"there is no file {file}; make one with `cachetool export CACHE FILE.h5`")
     try:
+        with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            check_heaps(content)
         handle = h5py.File(file, "r")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter also for an empty file
         raise StoreError(f"{file} cannot be read as HDF5: {error}") from error
     with handle:
         yield handle
@@ -206,12 +210,13 @@ def _read(contents: Contents, name: str, images: range, columns: tuple[int, ...]
     out = np.empty((len(columns), len(images), *dataset.shape[2:]), dtype=storage_dtype(spec.dtype))
     for row, column in enumerate(columns):
         where = f"{file} is damaged at the images {images.start} to {images.stop - 1}, state {contents.layers[column]}"
-        if not _stored(dataset, images, column):
-            raise DamagedError(f"{where} of {name}: it is called finished, but holds no values; export it again")
         try:
+            stored = _stored(dataset, images, column)
             dataset.read_direct(out[row], np.s_[images.start : images.stop, column])
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # h5py raises either for what HDF5 cannot read
             raise DamagedError(f"{where} of {name}: {error}; export it again") from error
+        if not stored:
+            raise DamagedError(f"{where} of {name}: it is called finished, but holds no values; export it again")
     return out
 
 

@@ -53,37 +53,17 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_netcdf(tmp_path / "a.nc")
 
 
-REFUSED = """
-import sys
-from pathlib import Path
-from analyses.netcdf import read_netcdf
-for name in sys.argv[1:]:
-    try:
-        read_netcdf(Path(name))
-    except ValueError as error:
-        print(error)
-"""
+READ = "import sys, pathlib, analyses.netcdf; analyses.netcdf.read_netcdf(pathlib.Path(sys.argv[1]))"
 
 
-def test_a_heap_of_text_without_an_end_is_refused(tmp_path: Path) -> None:
-    """In a process of its own: HDF5 would go round for ever, and nothing would stop it."""
-    write_netcdf(xr.Dataset({"x": ("x", ["a", "b"])}), tmp_path / "a.nc")
-    content = (tmp_path / "a.nc").read_bytes()[:-4]
-    first = content.index(b"GCOL") + 16
-    free = first
+def test_a_heap_without_an_end_is_refused(tmp_path: Path) -> None:
+    """In a process of its own: HDF5 would go round in it for ever, and nothing but a kill would stop it."""
+    file = tmp_path / "a.nc"
+    write_netcdf(xr.Dataset({"x": ("x", ["a", "b"])}), file)
+    content = file.read_bytes()[:-4]
+    free = content.index(b"GCOL") + 16
     while content[free : free + 2] != b"\0\0":
         free += 24  # a header, and one character padded to eight bytes
-    forged = [(free, 0), (free, 2**64 - 16), (first, 2**64 - 16), (first, 5000)]
-    for number, (place, size) in enumerate(forged):
-        changed = content[: place + 8] + size.to_bytes(8, "little") + content[place + 16 :]
-        (tmp_path / f"{number}.nc").write_bytes(changed)
-        sealed(tmp_path / f"{number}.nc")
-    (tmp_path / "4.nc").write_bytes(content[:14] + b"\4" + content[15:])
-    names = [str(sealed(tmp_path / "4.nc").with_stem(str(number))) for number in range(5)]
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSED, *names], capture_output=True, text=True, timeout=60, check=True
-    )
-    told = done.stdout.splitlines()
-    for name, line in zip(names[:4], told, strict=False):
-        assert line.startswith(f"{name} cannot be read as netCDF: an object of its heap of text claims")
-    assert told[4:] == [f"{names[4]} cannot be read as netCDF: its offsets or lengths are not of 8 bytes"]
+    file.write_bytes(content[: free + 8] + bytes(8) + content[free + 16 :])
+    done = subprocess.run([sys.executable, "-c", READ, str(sealed(file))], capture_output=True, text=True, timeout=60)
+    assert f"ValueError: {file} cannot be read as netCDF: an object of a heap claims 0 bytes" in done.stderr

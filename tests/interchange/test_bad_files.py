@@ -127,6 +127,26 @@ def test_values_that_are_promised_and_absent(cache: Path, tmp_path: Path) -> Non
     assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
 
 
+def test_text_that_is_no_unicode_is_refused_by_name(cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.h5"
+    export_file(cache, file)
+    file.write_bytes(file.read_bytes().replace(b'"dataset": "photos"', b'"dataset": "phot\xffs"'))
+    with pytest.raises(StoreError, match=r"a\.h5 cannot be imported:\s+UnicodeEncodeError"):
+        import_file(file, root=tmp_path / "new")
+
+
+def test_a_heap_without_an_end_is_refused(cache: Path, tmp_path: Path) -> None:
+    """In a process of its own: HDF5 would go round in it for ever, and nothing but a kill would stop it."""
+    file = tmp_path / "a.h5"
+    export_file(cache, file)
+    content = file.read_bytes()
+    first = content.index(b"GCOL") + 16
+    file.write_bytes(content[:first] + bytes(16) + content[first + 16 :])
+    read = f"from cachetool.interchange import import_file; import_file({str(file)!r})"
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, timeout=60, check=False)
+    assert f"StoreError: {file} cannot be read as HDF5: an object of a heap claims 0 bytes" in done.stderr
+
+
 def test_changed_bytes_and_truncation_are_seen(cache: Path, tmp_path: Path) -> None:
     file = tmp_path / "a.h5"
     export_file(cache, file)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from cachetool.cli.commands.info import describe
+from cachetool.interchange import export_file, import_file
 from cachetool.query import open_store
 from cachetool.store import StoreReader, progress
 from cachetool.store.shards import ShardLayout, checksum
@@ -16,6 +18,7 @@ from tests.hostile.conftest import forged, harmed, read_everything, refused_or_s
 from tests.hostile.fuzzing.target import Target, changed_json, refused_by_name
 from tests.hostile.mutation import Choose
 from tests.hostile.test_records import record as record_path
+from tests.interchange.conftest import complete_key
 from tests.store.conftest import make_example
 
 SMALL = make_example(images=3, block=2, layers=(0, 1))
@@ -149,3 +152,23 @@ def calibration(folder: Path) -> Target:
 
     start = json.dumps(forged(path)).encode()
     return Target((start,), lambda data: test_calibrations.is_read(path, data), path, changed_json)
+
+
+def export(folder: Path) -> Target:
+    """An exported cache that is imported and read: what is imported is sound, what is refused leaves nothing."""
+    (folder / "photos").mkdir()
+    file, root = folder / "a.h5", folder / "root"
+    export_file(complete_key(SMALL).make(folder / "photos" / "model.zarr"), file)
+
+    def read(data: bytes) -> bool:
+        file.write_bytes(data)
+        try:
+            return refused_by_name(lambda: import_file(file, root=root), file.name) and bool(_read_stores(root))
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+    return Target((file.read_bytes(),), read, folder)
+
+
+def _read_stores(root: Path) -> list[object]:
+    return [read_everything(document.parent) for document in root.rglob("*.zarr/zarr.json")]
