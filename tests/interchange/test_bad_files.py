@@ -147,6 +147,31 @@ def test_a_heap_without_an_end_is_refused(cache: Path, tmp_path: Path) -> None:
     assert f"StoreError: {file} cannot be read as HDF5: an object of a heap claims 0 bytes" in done.stderr
 
 
+def test_a_root_that_is_no_group_is_refused_by_name(cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.h5"
+    export_file(cache, file)
+    content = bytearray(file.read_bytes())
+    with h5py.File(file) as handle:
+        message = h5py.h5o.get_info(handle.id).addr + 16
+    content[message + 1] ^= 1  # it said that this is a group
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match=r"a\.h5 cannot be read as HDF5"):
+        import_file(file, root=tmp_path / "new")
+
+
+def test_chunks_that_cannot_be_found_are_refused_by_name(cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.h5"
+    export_file(cache, file)
+    content = file.read_bytes()
+    with h5py.File(file) as handle:
+        chunk = handle["patches"].id.get_chunk_info_by_coord((4, 1, 0, 0)).byte_offset
+    node = content.rindex(b"TREE", 0, content.index(chunk.to_bytes(8, "little")))  # which tells where chunks lie
+    file.write_bytes(content[:node] + b"TRUE" + content[node + 4 :])
+    with pytest.raises(DamagedError, match=r"a\.h5 is damaged at the images 0 to 3, state 0 of patches"):
+        import_file(file, root=tmp_path / "new")
+    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
+
+
 def test_changed_bytes_and_truncation_are_seen(cache: Path, tmp_path: Path) -> None:
     file = tmp_path / "a.h5"
     export_file(cache, file)
