@@ -51,7 +51,7 @@ def load_study(name: str) -> Study:
 def read_document(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a TOML file, with the keys of the study that it `extends` filled in; a list replaces the other's as a whole.
 
-    Raises `UnknownNameError` for text that is no TOML and for studies that extend each other.
+    Raises `UnknownNameError` for text that is no TOML, and for studies that extend each other or none.
     """
     path = path.resolve()
     if path in _above:
@@ -70,7 +70,10 @@ def read_document(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UnknownNameError(f"{path}: extends: expected the name or file of a study, found {base!r}")
     beside = path.parent / base
-    file = beside if base.endswith(".toml") and beside.is_file() else study_file(base)
+    try:
+        file = beside if base.endswith(".toml") and beside.is_file() else study_file(base)
+    except (OSError, UnknownNameError) as error:  # there is none, or none can have such a name
+        raise UnknownNameError(f"{path}: extends: {error}") from error
     return {**read_document(file, (*_above, path)), **document}
 
 

@@ -53,6 +53,18 @@ def test_what_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
         load_study(str(file))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["zero-abla =on", "nowhere.toml", "x" * 5000 + ".toml", "\\u0000.toml", "/", ""],
+    ids=["unknown", "no file", "long", "NUL", "folder", "empty"],
+)
+def test_the_file_that_extends_what_is_no_study_is_named(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "file.toml"
+    file.write_text(f'extends = "{name}"')
+    with pytest.raises(UnknownNameError, match=r"file\.toml: extends: "):
+        load_study(str(file))
+
+
 def test_numbers_that_would_fill_the_memory_are_refused() -> None:
     changed = json.loads(json.dumps(SOUND))
     changed["edits"][0]["seeds"] = 10**12
