@@ -11,8 +11,8 @@ from tests.hostile.fuzzing.target import Target
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "root": stores.root, "opened": stores.opened, "record": stores.record, "lock": stores.lock, "shard": stores.shard,
     "table": stores.table, "calibration": stores.calibration, "export": stores.export,
-    "safetensors": files.safetensors, "pickle": files.pickled, "image": files.image, "pairs": files.pairs,
-    "tar": files.tar, "hdf5": files.hdf5, "results": files.results, "direction": files.direction,
-    "study": files.study, "edit": files.edit,
+    "safetensors": files.safetensors, "pickle": files.pickled, "checkpoint": files.checkpoint, "image": files.image,
+    "pairs": files.pairs, "tar": files.tar, "hdf5": files.hdf5, "results": files.results,
+    "direction": files.direction, "study": files.study, "edit": files.edit,
 }  # fmt: skip
 """What makes each target in an empty folder."""

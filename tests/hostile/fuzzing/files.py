@@ -14,8 +14,10 @@ import xarray as xr
 from analyses.netcdf import read_netcdf, write_netcdf
 from analyses.study.definition import Study
 from analyses.study.loading import builtin_studies, load_study
+from cachetool.backbones import load
 from cachetool.datasets import open_dataset
 from cachetool.store.shards import checksum
+from tests.backbones.test_checkpoint import checkpoint as make_checkpoint
 from tests.datasets.test_webdataset import labelled, write_tar
 from tests.hostile import test_edits, test_images, test_listings, test_weights
 from tests.hostile.fuzzing.target import Target, changed_json, refused_by_name
@@ -41,6 +43,17 @@ def safetensors(folder: Path) -> Target:
 def pickled(folder: Path) -> Target:
     """A weights file of torch: an archive with a pickle in it."""
     return Target((test_weights.PICKLED,), lambda data: test_weights.is_read(folder, "a.pth", data), folder)
+
+
+def checkpoint(folder: Path) -> Target:
+    """The configuration of a checkpoint of transformers."""
+    make_checkpoint(folder)
+
+    def read(data: bytes) -> bool:
+        (folder / "config.json").write_bytes(data)
+        return refused_by_name(lambda: load(f"hf:{folder}", image_size=32), folder.name)
+
+    return Target(((folder / "config.json").read_bytes(),), read, folder, changed_json)
 
 
 def image(folder: Path) -> Target:
