@@ -27,10 +27,10 @@ def fuzz(name: str, seconds: int, corpora: Path, scratch: Path) -> None:
 
     with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.hostile.conftest import little_memory
-        from tests.hostile.fuzzing.catalogue import TARGETS
+        from tests.hostile.fuzzing.catalogue import make
         from tests.hostile.fuzzing.target import run
 
-        target = TARGETS[name](scratch)
+        target = make(name, scratch)
         for start in target.starts:  # with what is imported when it is first needed
             assert run(target, start), "a sound input is refused"
     corpus = corpora / name
@@ -55,10 +55,10 @@ def fuzz(name: str, seconds: int, corpora: Path, scratch: Path) -> None:
 def read_alone(name: str, file: Path, scratch: Path) -> None:
     """Read one input, which ends with the traceback of a finding."""
     from tests.hostile.conftest import little_memory
-    from tests.hostile.fuzzing.catalogue import TARGETS
+    from tests.hostile.fuzzing.catalogue import make
     from tests.hostile.fuzzing.target import run
 
-    target = TARGETS[name](scratch)
+    target = make(name, scratch)
     with little_memory():
         print("read" if run(target, file.read_bytes()) else "refused")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cachetool.edits.grammar import unknown_name
 from tests.hostile.fuzzing import files, stores
 from tests.hostile.fuzzing.target import Target
 
@@ -16,3 +18,10 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "direction": files.direction, "study": files.study, "edit": files.edit,
 }  # fmt: skip
 """What makes each target in an empty folder."""
+
+
+def make(name: str, folder: Path) -> Target:
+    """A target in an empty folder; a name that is none ends the command."""
+    if name not in TARGETS:
+        sys.exit(str(unknown_name("target", name, tuple(TARGETS))))
+    return TARGETS[name](folder)
