@@ -64,10 +64,9 @@ def image(folder: Path) -> Target:
 
 
 def _with_png_checksums(data: bytes) -> bytes:
-    content, place = bytearray(data), 8
-    while data.startswith(b"\x89PNG\r\n\x1a\n") and place + 12 <= len(data):
-        end = place + 8 + int.from_bytes(data[place : place + 4])
-        content[end : end + 4] = struct.pack(">I", zlib.crc32(data[place + 4 : end])) if end + 4 <= len(data) else b""
+    content, place = bytearray(data), 8 if data.startswith(b"\x89PNG\r\n\x1a\n") else len(data)
+    while (end := place + 8 + int.from_bytes(data[place : place + 4])) + 4 <= len(data):
+        content[end : end + 4] = struct.pack(">I", zlib.crc32(data[place + 4 : end]))
         place = end + 4
     return bytes(content)
 
