@@ -9,7 +9,9 @@ import pytest
 import zarr
 from zarr.storage import ObjectStore
 
-from cachetool.objects import read_own, remove_tree, taken, tree_bytes, zarr_store
+from cachetool.errors import StoreError
+from cachetool.objects import ObjectPath, check_writable, read_own, remove_tree, taken, tree_bytes, zarr_store
+from cachetool.objects.source import read_only
 
 
 def gone() -> int:
@@ -67,3 +69,12 @@ def test_zarr_may_read_objects_and_change_none(tmp_path, object_root) -> None:
     assert isinstance(store, ObjectStore)
     with pytest.raises(ValueError, match=r"read.only"):
         zarr.create_group(store)
+
+
+def test_a_place_that_can_only_be_read_is_refused_with_what_else_can_be_done() -> None:
+    for writable in (Path("a"), ObjectPath("s3://bucket/a")):
+        check_writable(writable, "wait")
+    for more in ((), ("wait",)):
+        with pytest.raises(StoreError) as caught:
+            check_writable(ObjectPath("https://host/a"), *more)
+        assert str(caught.value) == str(read_only("https://host/a", *more))

@@ -14,6 +14,7 @@ from cachetool.errors import DamagedError, StoreError
 from cachetool.store import atomic
 from cachetool.store.atomic import (
     Staged,
+    make_folder,
     process_alive,
     remove_file,
     remove_leftovers,
@@ -117,6 +118,19 @@ def test_files_can_be_read_by_others_where_the_umask_lets_them_and_run_by_nobody
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
+
+
+def test_a_folder_is_made_unless_it_is_there_and_its_parents_where_they_are_asked_for(tmp_path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "a")
+    (tmp_path / "a" / "file").write_text("")
+    with pytest.raises(StoreError, match=r"b/c: its folder is gone"):
+        make_folder(tmp_path / "b" / "c")
+    for _ in range(2):
+        make_folder(tmp_path / "b" / "c", parents=True)
+    assert sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*")) == ["a", "a/file", "b", "b/c"]
+    with pytest.raises(StoreError, match=r"file: something is there already"):
+        make_folder(tmp_path / "a" / "file")
 
 
 def test_removal_and_the_folders_below_are_synced(tmp_path, steps) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cachetool.errors import DamagedError, IncompleteError, StoreError
+from cachetool.objects import worked_on
 from cachetool.store import StoreReader, StoreWriter, create
 from cachetool.store.finished import FinishedBlocks, _ranges
 from cachetool.store.opened import OpenedStore
@@ -82,11 +83,28 @@ def test_a_block_is_sound_where_its_files_have_their_sizes_by_now(path, example)
     assert finished.sound_record(0).layers["cls"] == (1,)
     example.fill(path)
     assert finished.sound_record(0).layers["cls"] == (0, 1, 2, 3), "its files have grown since it was read"
-    size = (path / "cls" / "c.0.0.0").stat().st_size
-    os.truncate(path / "cls" / "c.0.0.0", 5)
+    sizes = []
+    for name in ("cls/c.0.0.0", "patches/c.0.0.0.0"):
+        sizes.append((path / name).stat().st_size)
+        os.truncate(path / name, 5)
     with pytest.raises(DamagedError) as caught:
         finished.sound_record(0)
     assert str(caught.value) == (
-        f"Block 0 of {path} does not match its done record: cls/c.0.0.0: expected {size} bytes, found 5."
-        " Run `cachetool verify --repair`."
+        f"Block 0 of {path} does not match its done record: cls/c.0.0.0: expected {sizes[0]} bytes, found 5;"
+        f" patches/c.0.0.0.0: expected {sizes[1]} bytes, found 5. Run `cachetool verify --repair`."
     )
+
+
+def test_records_among_objects_that_are_not_known_are_asked_for_at_once(object_root, example, monkeypatch) -> None:
+    finished = FinishedBlocks(OpenedStore(example.make(object_root / "a.zarr")))
+    assert finished.record(1) is not None
+    asked = []
+
+    def at_once(work, blocks, where):
+        asked.append((list(blocks), where))
+        return worked_on(work, blocks, where)
+
+    monkeypatch.setattr("cachetool.store.finished.worked_on", at_once)
+    for _ in range(2):
+        assert finished.require(["cls"], [2, 0], [0, 1, 2]) == (2, 0)
+    assert asked == [([0, 2], object_root / "a.zarr"), ([], object_root / "a.zarr")]

@@ -175,6 +175,11 @@ def test_a_name_that_another_task_was_given_excludes_nobody_else(path) -> None:
         ({"host": 3}, r"it names no process, but Owner\(name="),
         ({"name": None}, r"it names no process, but Owner\(name="),
         ({"more": 1}, "unexpected keyword argument 'more'"),
+        ({"started": 3}, r"it names no process, but Owner\(name="),
+        ({"images": 0}, r"it works on 0 images\)"),
+        ({"images": 2**63}, rf"it works on {2**63} images\)"),
+        ({"images": "5"}, r"it works on '5' images\)"),
+        ({"images": True}, r"it works on True images\)"),
     ],
 )
 def test_locks_that_name_nobody_are_refused(path, changes, message) -> None:
@@ -183,6 +188,9 @@ def test_locks_that_name_nobody_are_refused(path, changes, message) -> None:
         living_owners(path)
     held_by(path, "extract", process=2**31 - 1, host="elsewhere")
     assert living_owners(path)[0].process == 2**31 - 1
+    for images in (1, 2**63 - 1):
+        held_by(path, "extract", images=images, host="elsewhere")
+        assert living_owners(path)[0].images == images
 
 
 def test_a_lock_that_was_replaced_is_not_removed_and_a_store_that_is_gone_is_no_error(path) -> None:

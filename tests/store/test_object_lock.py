@@ -32,7 +32,7 @@ def path(object_root, example):
     return object_root / "a.zarr"
 
 
-def held_by(path, name: str = "extract", **changes: object) -> None:
+def held_by(path, name: str = "extract", /, **changes: object) -> None:
     owner = {"name": name, "host": HERE, "process": os.getpid(), "since": "2020-01-01T00:00:00", "shared": False}
     (path / ".cachetool" / "locks" / f"{name}.lock").put(json.dumps(owner | changes).encode())
 
@@ -104,6 +104,13 @@ def test_what_cannot_be_looked_up_is_respected_and_named(path, changes) -> None:
     (path / ".cachetool" / "locks" / "extract.lock").put(b"{")
     with pytest.raises(StoreError, match="cannot be read"), lock(path, "extract"):
         pass
+
+
+def test_a_name_that_another_task_was_given_excludes_nobody_else(path) -> None:
+    held_by(path, "extract", name="verify", host=f"not-{HERE}", process=7)
+    with pytest.raises(StoreError, match=rf"\(verify: process 7 on not-{HERE} since 2020"), lock(path, "extract"):
+        pass  # its object is there, though the lock in it would not exclude this one
+    assert [owner.name for owner in living_owners(path)] == ["verify"]
 
 
 def test_a_lock_that_somebody_else_has_taken_is_not_given_back(path) -> None:

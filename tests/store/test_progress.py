@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from cachetool.errors import StoreError
 from cachetool.store import StoreReader, StoreWriter, create, extend, lock, progress, share
 from cachetool.store.lock import owners
+from cachetool.store.progress import _times
+from cachetool.store.records import record_path
 
 BEGAN = 1_000_000_000
 """When locks were taken, in seconds since 1970."""
@@ -241,3 +243,13 @@ def test_a_lock_that_cannot_be_read_is_named(path) -> None:
         held_by(path, "extract", images=images)
         with pytest.raises(StoreError, match=r"extract\.lock cannot be read \(it works on .+ images\)"):
             look(path)
+
+
+def test_among_objects_all_records_are_looked_up_by_one_listing(object_root, example) -> None:
+    path = object_root / "a.zarr"
+    create(path, example.spec)
+    writer = StoreWriter(path)
+    for block in (0, 3):
+        writer.write_block(block, example.arrays(block, [1], ["cls"], 22), [1])
+    written = {block: record_path(path, block).found().modified for block in (0, 3)}
+    assert _times(path, [3, 1, 0]) == {3: written[3], 1: None, 0: written[0]}

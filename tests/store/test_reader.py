@@ -196,3 +196,17 @@ def test_views_that_are_known_need_no_second_look(path, example, monkeypatch) ->
         found = reader.read_layers("registers", [3, 2], start, stop)
         np.testing.assert_array_equal(found, example.values["registers"][start:stop, [3, 2]].swapaxes(0, 1))
         monkeypatch.setattr(reader, "_layered_chunks", None)
+
+
+def test_of_a_block_only_the_chunks_that_are_asked_for_are_looked_at(tmp_path, kit) -> None:
+    example = kit.make_example(images=24, block=24)
+    path = example.make(tmp_path / "a.zarr")
+    shard = path / "patches" / "c.0.0.0.0"
+    harmed = bytearray(shard.read_bytes())
+    for first in (0, 16):
+        harmed[harmed.index(example.values["patches"][first : first + 8, 2].tobytes())] ^= 1
+    shard.write_bytes(harmed)
+    np.testing.assert_array_equal(StoreReader(path).read("patches", 2, 8, 16), example.values["patches"][8:16, 2])
+    for start, stop in ((7, 16), (8, 17)):
+        with pytest.raises(DamagedError, match="state 2"):
+            StoreReader(path).read("patches", 2, start, stop)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cachetool.errors import DamagedError
+from cachetool.objects import ObjectPath
+from cachetool.store.mending import advice
 from cachetool.store.records import FileFacts, Record, misfits, read_record, record_path, write_record
 
 OLD, NEW = FileFacts(700, 1, {"0": 5, "1": 6}), FileFacts(900, 2, {"0": 5, "1": 7, "2": 8})
@@ -84,6 +86,20 @@ def test_missing_other_and_odd_files_are_named(store) -> None:
     assert misfits(store, replace(REPLACING, files={"short": OLD}, replacing={"short": NEW})) == []
 
 
+def test_missing_and_other_objects_are_named(object_root) -> None:
+    record = replace(RECORD, files=dict.fromkeys(("gone", "short", "fine", "file/below"), OLD))
+    for name, size in (("short", 699), ("fine", 700), ("file", 0)):
+        (object_root / name).put(b"x" * size)
+    assert misfits(object_root, record) == [
+        "gone: expected 700 bytes, found no object",
+        "short: expected 700 bytes, found 699",
+        "file/below: expected 700 bytes, found no object",
+    ]
+    (object_root / "short").put(b"x" * 900)
+    assert "short: expected 700 bytes, found 900" in misfits(object_root, record)
+    assert misfits(object_root, replace(REPLACING, files={"short": OLD}, replacing={"short": NEW})) == []
+
+
 def facts(**changes: object) -> dict[str, object]:
     return {"bytes": 252, "crc32c": 1, "states": {"0": 5}} | changes
 
@@ -134,6 +150,16 @@ def test_every_way_to_be_wrong_is_named(store, geometry, parts, message) -> None
     file.write_text(json.dumps(json.loads(file.read_text()) | parts))
     with pytest.raises(DamagedError, match=rf"0000001\.json is damaged: .*{message}.*Run `cachetool verify --repair`"):
         read_record(store, 1, geometry)
+
+
+def test_who_can_only_read_a_record_is_told_whom_to_ask(geometry, monkeypatch) -> None:
+    path = ObjectPath("https://host/a.zarr")
+    monkeypatch.setattr("cachetool.store.records.read_json", lambda path: {})
+    with pytest.raises(DamagedError) as caught:
+        read_record(path, 1, geometry)
+    assert str(caught.value).startswith("https://host/a.zarr/.cachetool/blocks/0000001.json is damaged: ")
+    assert str(caught.value).endswith(f". {advice(path)}")
+    assert advice(path) != advice(Path("a.zarr"))
 
 
 def test_what_is_just_right_is_read(store, geometry) -> None:
