@@ -81,9 +81,12 @@ def test_a_process_that_has_the_number_of_a_dead_one_is_another(path) -> None:
     assert not gone(os.getpid(), None)
     assert gone(DEAD, None)
     child = subprocess.Popen([sys.executable, "-c", ""])
-    time.sleep(0.5)
-    while object_lock._start(child.pid) is not None:  # until it is a zombie
+    for _ in range(1200):  # until it is a zombie
         time.sleep(0.05)
+        if object_lock._start(child.pid) is None:
+            break
+    else:
+        pytest.fail("a process that ended, and was not yet waited for, counts as living")
     assert gone(child.pid, f"{system} 1")
     child.wait()
     held_by(path, started=f"{system} {int(ticks) - 1}")

@@ -14,7 +14,7 @@ import pytest
 from cachetool.errors import DamagedError
 from cachetool.store import mapped_shard
 from cachetool.store.mapped_shard import MappedShard as Shard
-from cachetool.store.shards import ShardLayout, checksum, encode, extend_checksum
+from cachetool.store.shards import HeldShard, ShardLayout, checksum, encode, extend_checksum
 
 LAYOUT = ShardLayout(layers=3, chunks=2, chunk_images=2, image_bytes=4)
 ABSENT = 2**64 - 1
@@ -87,6 +87,16 @@ def test_what_is_stored_and_its_digests(shard: Shard) -> None:
     assert shard.digest() == crc32c(b"".join(seals) + EXPECTED[-4:])
     status = (shard.path).stat()
     assert shard.identity == (status.st_ino, len(EXPECTED), status.st_mtime_ns)
+
+
+def test_a_shard_in_memory_is_what_it_is_as_a_file(shard: Shard) -> None:
+    held = HeldShard(shard.path, LAYOUT, EXPECTED)
+    assert (held.size, held.digest(), held.state_digest(2)) == (shard.size, shard.digest(), shard.state_digest(2))
+    assert bytes(held.encoded_chunk(2, 1)) == sealed(THIRD)
+    assert HeldShard(shard.path, LAYOUT, bytes(bytearray(EXPECTED))).identity != held.identity
+    assert not HeldShard(shard.path, LAYOUT, EXPECTED, promised={0: {5}}).intact(0, 0)
+    with pytest.raises(DamagedError, match=r"c\.0 is damaged: expected at least 100 bytes, found 99"):
+        HeldShard(shard.path, LAYOUT, EXPECTED[-99:])
 
 
 def test_the_digest_follows_the_order_of_the_bytes_not_of_the_layers(tmp_path) -> None:

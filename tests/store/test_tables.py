@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from cachetool.errors import DamagedError, StoreError
+from cachetool.objects import ObjectPath, worked_on
 from cachetool.store import tables
+from cachetool.store.mending import advice
 from cachetool.store.metadata import array_document
 from cachetool.store.shards import checksum
 from cachetool.store.tables import (
@@ -128,6 +130,31 @@ def test_only_names_of_chunks_are_looked_at_and_each_by_its_place(tmp_path) -> N
     np.testing.assert_array_equal(read_table(folder, document, 12), values)
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_objects_are_looked_for_and_read_at_once(object_root, monkeypatch, listed) -> None:
+    document = table_document(NUMBERS, ("image", "layer"), chunk=1)
+    folder = object_root / "a"
+    for key, chunk in encode_table(NUMBERS, document):
+        (folder / key).put(chunk)
+    asked = []
+
+    def at_once(work, items, where):
+        given = list(items)
+        asked.append((work, [one.name for one in given], where))
+        return worked_on(work, given, where)
+
+    monkeypatch.setattr(tables, "worked_on", at_once)
+    monkeypatch.setattr(ObjectPath, "listed", listed)
+    np.testing.assert_array_equal(read_table(folder, document, 3), NUMBERS)
+    chunks = ["c.0.0", "c.1.0", "c.2.0"]
+    looked_for = [] if listed else [(ObjectPath.found, chunks, folder)]
+    assert asked == [*looked_for, (tables._read, chunks, folder)]
+    (folder / "c.1.0").unlink()
+    assert read_table(folder, document, 1).tolist() == [[1, 2], [-1, -1], [5, 6]]
+    with pytest.raises(DamagedError, match=rf"^{folder}/c\.1\.0 is missing\."):
+        read_table(folder, document, 3)
+
+
 @pytest.mark.parametrize(
     ("chunk", "message"),
     [
@@ -139,6 +166,18 @@ def test_only_names_of_chunks_are_looked_at_and_each_by_its_place(tmp_path) -> N
 def test_chunks_that_are_none_are_refused(chunk, message) -> None:
     with pytest.raises(DamagedError, match=rf"here is damaged: {message}"):
         decode_chunk(chunk, table_document(NUMBERS, ("image", "layer"), chunk=2), Path("here"))
+
+
+def test_who_can_only_read_a_table_is_told_whom_to_ask(monkeypatch) -> None:
+    folder, document = ObjectPath("https://host/a"), table_document(NUMBERS, ("image", "layer"))
+    assert advice(folder) != advice(Path("a"))
+    with pytest.raises(DamagedError) as caught:
+        decode_chunk(b"damaged", document, folder / "c.0.0")
+    assert str(caught.value) == f"{folder}/c.0.0 is damaged: its checksum does not match. {advice(folder)}"
+    monkeypatch.setattr(tables, "_files", lambda folder, keys: {})
+    with pytest.raises(DamagedError) as caught:
+        check_held(folder, document, 1)
+    assert str(caught.value) == f"{folder}/c.0.0 is missing. {advice(folder)}"
 
 
 @pytest.mark.parametrize(
