@@ -107,8 +107,8 @@ def test_items_come_in_order_and_no_more_are_begun_than_said() -> None:
         assert set(range(item + 1)) <= set(begun) <= set(range(item + 1 + AHEAD))
 
 
-@pytest.mark.parametrize("items", [2, AHEAD])
-def test_items_are_worked_on_at_the_same_time_by_threads_that_say_what_for(items) -> None:
+@pytest.mark.parametrize(("items", "ahead"), [(2, AHEAD), (AHEAD, AHEAD), (40, 40)])
+def test_items_are_worked_on_at_the_same_time_by_threads_that_say_what_for(items, ahead) -> None:
     together = threading.Barrier(items)
     names: set[str] = set()
 
@@ -116,7 +116,7 @@ def test_items_are_worked_on_at_the_same_time_by_threads_that_say_what_for(items
         names.add(threading.current_thread().name)
         together.wait(60)
 
-    assert list(worked_on_ahead(work, range(items))) == list(range(items))
+    assert list(worked_on_ahead(work, range(items), ahead)) == list(range(items))
     assert names == {f"cachetool-read_{number}" for number in range(items)}
 
 

@@ -57,6 +57,16 @@ def test_a_record_says_what_was_written_and_keeps_what_was_known(path, example) 
     assert check_block(path, 2) == check_flags(path, 2) == []
 
 
+def test_of_blocks_among_objects_the_records_say_what_those_on_a_disk_say(path, object_root, example) -> None:
+    create(object_root / "a.zarr", example.spec)
+    for store in (path, object_root / "a.zarr"):
+        example.fill(store, [1, 3])
+        example.fill(store, [1, 2, 3])
+    for block in range(3):
+        here, there = (read_record(store, block, example.spec.geometry) for store in (path, object_root / "a.zarr"))
+        assert there.files == here.files
+
+
 def test_while_a_block_is_written_again_its_record_announces_the_new_files(path, example, monkeypatch) -> None:
     example.fill(path, [1])
     geometry, before = example.spec.geometry, record(path)
