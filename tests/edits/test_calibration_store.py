@@ -63,6 +63,13 @@ def test_what_is_read_has_the_digest_of_what_was_written(path):
     assert found.recompute_content() == found.content_sha256
 
 
+def test_the_folders_above_its_place_are_made(path):
+    found = Calibration.read(path)
+    found.write(path.parent / "b" / "c" / "a.zarr")
+    assert Calibration.read(path.parent / "b" / "c" / "a.zarr").recompute_content() == found.content_sha256
+    assert [file.name for file in (path.parent / "b" / "c").iterdir()] == ["a.zarr"]
+
+
 def test_means_lie_one_state_a_chunk_and_the_rest_in_one(path):
     files = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.name != "zarr.json"}
     layered = {f"registers_{name}/c/{layer}/0/0" for name in ("mean", "variance") for layer in (0, 1)}
