@@ -111,6 +111,20 @@ def test_keys_of_any_letters_are_the_same_to_all(object_root: Any, key: str) -> 
     assert list(path.walk_objects()) == []
 
 
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("s3://bucket/a b/c%20d", "a b/c%20d"),
+        ("memory://a b/c%20d", "a b/c%20d"),
+        ("https://host/a%20b/c%2520d", "a b/c%20d"),
+    ],
+)
+def test_the_text_of_a_path_is_its_url_where_letters_are_written_as_there(url: str, key: str) -> None:
+    path = ObjectPath(url)
+    assert (str(path), path.key) == (url, key)
+    assert ObjectPath(str(path)) == path
+
+
 @pytest.mark.parametrize("url", ["s3://my bucket/x", "s3://[x", "s3://bücket", "s3://-x"])
 def test_names_that_no_bucket_has_are_refused(url: str) -> None:
     with pytest.raises(UnknownNameError, match="expected s3://BUCKET/PREFIX"):
@@ -126,7 +140,7 @@ def test_content_is_bytes_or_text(object_root: Any) -> None:
         one.read_text()
     assert one.read_text(errors="replace") == "\N{REPLACEMENT CHARACTER}"
     assert one.read_text("latin-1") == "ÿ"
-    with pytest.raises(IsADirectoryError, match="s3://bucket"):
+    with pytest.raises(IsADirectoryError, match="this is a bucket: 's3://bucket'"):
         ObjectPath("s3://bucket").read_bytes()
     assert not ObjectPath("s3://bucket").is_file()
     assert ObjectPath("s3://bucket").is_dir()

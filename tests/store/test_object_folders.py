@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -61,6 +62,31 @@ def test_what_a_killed_process_left_goes_and_the_guard_of_who_works_stays(
     make_whole(path, FILES)
     assert left == [[".cachetool/guard", ".cachetool/unfinished"]]
     assert keys(path) == ["zarr.json"]
+
+
+def test_a_store_whose_making_was_killed_is_made_anew(object_root: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, files = object_root / "a.zarr", {**FILES, "x/c/0/1": b"1", "y/c/0": b"2", "y/zarr.json": b"y"}
+
+    def killed(folder: ObjectPath, put: dict[str, bytes]) -> None:
+        put_all(folder, put)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(object_folders, "put_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_whole(path, files)
+    assert json.loads((path / ".cachetool" / "unfinished").read_bytes()) == {"arrays": ["x", "y"]}
+    make_whole(path, FILES)
+    assert {name: (path / name).read_bytes() for name in keys(path)} == FILES
+
+
+@pytest.mark.parametrize("mark", [b"{", b"[]", b'{"arrays": "x"}', b"{}"])
+def test_a_mark_that_names_no_arrays_makes_nothing_ours(object_root: ObjectPath, mark: bytes) -> None:
+    path = object_root / "a.zarr"
+    (path / ".cachetool" / "unfinished").put(mark)
+    (path / "x" / "zarr.json").put(b"")
+    with pytest.raises(StoreError, match=r"of no store at this place are there already, such as .*x/zarr\.json \(1 in"):
+        make_whole(path, FILES)
 
 
 def test_what_others_put_there_is_counted_and_nothing_is_removed(object_root: ObjectPath) -> None:
