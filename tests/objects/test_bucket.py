@@ -517,6 +517,25 @@ def test_an_answer_that_goes_on_breaking_off_is_asked_for_some_times(in_memory, 
     assert pauses == pytest.approx([0.05, 0.2, 0.8])
 
 
+@pytest.mark.parametrize(("seconds", "tries"), [(30, 4), (30.01, 1)])
+def test_an_answer_that_breaks_off_late_is_not_asked_for_again(in_memory, monkeypatch, seconds, tries) -> None:
+    """Half of the time after which what throttles is an error: obstore may have made the request again until then."""
+    import obstore
+
+    made, asked = in_memory("s3"), []
+    clock = SimpleNamespace(monotonic=lambda: 1000 + (seconds if asked else 0), sleep=lambda pause: None)
+    monkeypatch.setattr(bucket, "time", clock)
+    monkeypatch.setattr(bucket, "LONGEST_RETRYING", timedelta(seconds=60))
+
+    def get() -> bytes:
+        asked.append("one")
+        raise obstore.exceptions.GenericError("connection closed")
+
+    with pytest.raises(obstore.exceptions.GenericError, match="connection closed"):
+        made._whole(get)
+    assert len(asked) == tries
+
+
 def test_weak_tags_are_compared_here(in_memory) -> None:
     """A server that is asked for one finds none that matches."""
     asked = []
