@@ -279,6 +279,22 @@ def test_a_write_whose_connection_breaks_is_tried_some_times(in_memory) -> None:
     assert len(tried) == bucket.TRIES
 
 
+@pytest.mark.parametrize("work", [lambda made: made.create("one", b"mine"), lambda made: made.get("one")])
+def test_what_a_server_refuses_is_not_asked_for_again_here(in_memory, work) -> None:
+    """obstore has done that already, where it may help."""
+    import obstore
+
+    tried = []
+
+    def refused(store, *arguments, **options):
+        tried.append(store)
+        raise obstore.exceptions.GenericError("Server returned error response: status code: 400 Bad Request")
+
+    with pytest.raises(StoreError, match="the server answered 400 Bad Request"):
+        work(in_memory("s3", put=refused, get=refused))
+    assert len(tried) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
