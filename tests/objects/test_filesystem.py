@@ -376,6 +376,14 @@ def test_files_whose_size_a_list_does_not_tell_are_asked_for(one: ObjectPath, mo
     assert one.source.children("elsewhere") == ([], {})
 
 
+def test_a_driver_that_lists_the_top_in_itself_is_not_followed_for_ever(one: ObjectPath, monkeypatch: Any) -> None:
+    answer = [{"name": name, "type": "directory"} for name in ("/", "", "/.", "/..")]
+    answer.append({"name": "/a", "type": "file", "size": 1})
+    monkeypatch.setattr(Failing, "ls", lambda self, path, detail=True, **options: answer)
+    assert one.source.children("")[0] == []
+    assert [key for key, _found in one.source.walk("")] == ["a"]
+
+
 def test_what_lies_at_the_top_has_no_folder_before_its_name(one: ObjectPath) -> None:
     Failing().pipe("/two", b"2")
     Failing().pipe("/X/three", b"333")
