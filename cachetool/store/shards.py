@@ -231,11 +231,11 @@ class Shard(ABC):
 class HeldShard(Shard):
     """One shard that lies in memory as a whole."""
 
-    def __init__(self, path: Place, layout: ShardLayout, content: Buffer, promised: Promised | None = None) -> None:
+    def __init__(self, path: Place, layout: ShardLayout, content: Buffer) -> None:
         """Check the index in the content of a shard. Raises `DamagedError` naming `path`."""
         self.bytes = memoryview(content)
         self.identity = (id(content),)
-        super().__init__(path, layout, len(self.bytes), self.bytes[-layout.index_bytes :], promised)
+        super().__init__(path, layout, len(self.bytes), self.bytes[-layout.index_bytes :])
 
     def bring(self, layers: Sequence[int], chunks: slice) -> None:
         """Nothing is to be done."""
