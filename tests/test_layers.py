@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"errors", "events", "files", "named_models", "tokens"},
+    {"errors", "events", "files", "heaps", "named_models", "tokens"},
     {"packages"},
     {"objects"},
     {"arithmetic", "environment", "places", "plugins", "provenance", "randomness"},
