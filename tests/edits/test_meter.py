@@ -93,9 +93,20 @@ def test_many_tokens_of_the_own_image_are_passed_over():
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_tokens_are_measured_some_at_a_time_and_once_where_they_are_the_same(monkeypatch, same):
+def test_where_no_token_of_another_image_is_left_the_distance_is_infinite(same):
+    given_reference = reference(images=["own.png"] * 40 + ["donor.png"] * 20)
+    injected = np.repeat(natural(1, 3), 2, axis=0) if same else natural(2, 3)
+    found = FittedReference(given_reference).measure(injected, exclude(("own.png", "donor.png"), ("x.png", "own.png")))
+    assert found.neighbour[0] == np.inf
+    assert (found.neighbour_percentile[0], found.neighbour_two_sided[0]) == (100, 0)
+    assert found.neighbour[1] == pytest.approx(cdist(injected[1:], given_reference.fit[40:]).min(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("compared", "asked_for"), [(7 * 60 + 59, [7, 7, 7, 7, 7, 5]), (59, [1] * 40)])
+@pytest.mark.parametrize("same", [False, True])
+def test_tokens_are_measured_some_at_a_time_and_once_where_they_are_the_same(monkeypatch, same, compared, asked_for):
     monkeypatch.setattr("cachetool.edits.meter.CHUNK", 7)
-    monkeypatch.setattr("cachetool.edits.meter.COMPARED", 7 * 60)
+    monkeypatch.setattr("cachetool.edits.meter.COMPARED", compared)
     given_reference = reference()
     injected = np.repeat(natural(1, 3), 40, axis=0) if same else natural(40, 3)
     fitted, asked = FittedReference(given_reference), []
@@ -107,7 +118,7 @@ def test_tokens_are_measured_some_at_a_time_and_once_where_they_are_the_same(mon
 
     fitted._compare = counted
     found = fitted.measure(injected, NOBODY)
-    assert asked == ([1] if same else [7, 7, 7, 7, 7, 5])
+    assert asked == ([1] if same else asked_for)
     model = LedoitWolf().fit(given_reference.fit.astype(np.float64))
     np.testing.assert_allclose(found.mahalanobis, np.sqrt(model.mahalanobis(injected)), rtol=1e-6)
     np.testing.assert_allclose(found.neighbour, cdist(injected, given_reference.fit).min(axis=1), rtol=1e-5)
