@@ -48,7 +48,7 @@ def test_norms_and_their_percentiles():
     found = FittedReference(given_reference).measure(injected, NOBODY)
     norms = np.linalg.norm(injected.astype(np.float64), axis=1)
     held_out = np.linalg.norm(given_reference.held_out.astype(np.float64), axis=1)
-    np.testing.assert_allclose(found.norm, norms, rtol=1e-6)
+    np.testing.assert_allclose(found.norm, norms, rtol=1e-12)
     expected = np.array([stats.percentileofscore(held_out, value, kind="mean") for value in norms])
     np.testing.assert_allclose(found.norm_percentile, expected)
     np.testing.assert_allclose(found.norm_two_sided, 2 * np.minimum(expected, 100 - expected))
@@ -160,6 +160,7 @@ def test_tokens_that_are_the_same_for_every_image():
 def test_too_few_natural_tokens_are_refused():
     with pytest.raises(InvalidEditError, match="holds 3 to fit and 50 held out"):
         FittedReference(reference(fit=3))
+    assert np.isfinite(FittedReference(reference(fit=4, held_out=4)).measure(natural(1, 3), exclude("x")).mahalanobis)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1), st.lists(st.integers(-1, 10), min_size=1))
