@@ -98,6 +98,7 @@ def _address(name: str) -> str:
 def _client(address: str) -> Iterator[Client]:
     """A client of a scheduler. Raises `ClusterError` where none answers."""
     from distributed import Client
+    from distributed.utils import silence_logging_cmgr
 
     try:
         _greet(address)
@@ -108,7 +109,9 @@ def _client(address: str) -> Iterator[Client]:
             f"no dask scheduler answers at {address} within {CONNECT_SECONDS:.0f} s ({reason}); check the address, and "
             "that `dask scheduler` runs there"
         ) from error
-    with client:
+    # Whoever asks tells what becomes of the connection. dask's client logs its attempts to connect again, and a
+    # traceback where it is closed meanwhile.
+    with silence_logging_cmgr(logging.CRITICAL, "distributed.client"), client:
         yield client
 
 

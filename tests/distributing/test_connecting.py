@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 
 import cachetool
-from cachetool.distributing import Cluster, connect
+from cachetool.distributing import Cluster, connect, connecting
 from cachetool.errors import ClusterError, MissingPackageError, UnknownNameError
 
 
@@ -72,6 +75,28 @@ def test_a_scheduler_file_names_the_address(client: Any, tmp_path: Path) -> None
     file.write_text(json.dumps({"address": client.scheduler.address}))
     cluster = connected_to(file)
     assert cluster is not None
+
+
+def test_a_client_that_is_closed_while_its_scheduler_is_gone_logs_nothing(tmp_path: Path) -> None:
+    """As it is closed, dask's own begins to look for the scheduler again, or has done so for a while."""
+    file, noted = tmp_path / "scheduler.json", io.StringIO()
+    logger, handler = logging.getLogger("distributed.client"), logging.StreamHandler(noted)
+    logger.addHandler(handler)
+    command = ("distributed.cli.dask_scheduler", "--scheduler-file", str(file), "--no-dashboard", "--port", "0")
+    try:
+        with subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.DEVNULL) as scheduler:
+            try:
+                while not file.is_file():
+                    time.sleep(0.05)
+                with connecting._client(json.loads(file.read_text())["address"]) as client:
+                    scheduler.kill()
+                    while client.status == "running":
+                        time.sleep(0.01)
+            finally:
+                scheduler.kill()
+    finally:
+        logger.removeHandler(handler)
+    assert noted.getvalue() == ""
 
 
 def test_a_cluster_without_workers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
