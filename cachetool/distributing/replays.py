@@ -91,12 +91,13 @@ class OpenedReplay:
         self._arms = [self._arm(edit, path) for edit, path in job.runs]
         self.environment, self.batch_size = self._cache.environment, self._cache.batch_size
         self._events = events
-        self._halving = Halving(self.batch_size, events)
+        self._geometry = self._arms[0].writer.spec.geometry
+        self._halving = Halving(min(self.batch_size, self._geometry.block), events)
 
     def run(self, block: int) -> ReplayedBlock:
         """Write a block of each run; one that is finished is only prepared, for what is recorded of its images."""
         self._cache.replayer.replay_blocks(self._arms, self._keep, [block], self._halving, self._events)
-        images = self._cache.reader.spec.geometry.block_range(block)
+        images = self._geometry.block_range(block)
         rows = slice(images.start, images.stop)
         return ReplayedBlock(tuple(arm.notes(rows) for arm in self._arms), tuple(self._halving.sizes))
 
@@ -122,7 +123,6 @@ class ClusterReplayer:
     def __init__(self, cluster: Cluster, settings: Settings, reader: StoreReader, events: Events) -> None:
         """Have all workers open cache and model. Raises `ClusterError` naming those that cannot."""
         self._cluster = cluster
-        self._reader = reader
         self._events = events
         self._job = CertificateJob(
             cache=reader.path.absolute(),
@@ -152,10 +152,10 @@ class ClusterReplayer:
             runs=tuple((arm.edit, arm.path.absolute()) for arm in arms),
             keep=tuple(keep),
         )
-        spec = self._reader.spec
-        geometry, state_bytes = spec.geometry, spec.layout.tokens * spec.channels * 4
-        self._events.start(f"replay from state {arms[0].edit.from_layer}", len(spec.images) * len(arms))
-        sizes = {self.batch_size}
+        geometry = arms[0].writer.spec.geometry
+        state_bytes = geometry.layout.tokens * geometry.channels * 4
+        self._events.start(f"replay from state {arms[0].edit.from_layer}", geometry.images * len(arms))
+        sizes = {min(self.batch_size, geometry.block)}
         with closing(self._cluster.each(job, self._described, range(geometry.blocks), self._events)) as outcomes:
             for block, found in outcomes:
                 images = geometry.block_range(block)

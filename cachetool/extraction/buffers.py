@@ -10,6 +10,7 @@ import torch
 
 from cachetool.errors import RangeError
 from cachetool.extraction.copies import Copies
+from cachetool.store import empty_for_reading
 from cachetool.tokens import TokenLayout
 
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -136,6 +137,14 @@ class BlockBuffer:
             f"state {layer} has values beyond the range of {self._dtype} (largest magnitude {limit:.6g}) "
             f"in {len(bad)} images of a batch: {shown}; {advice}"
         )
+
+
+def host_memory(shape: tuple[int, ...], device: torch.device) -> npt.NDArray[np.float32]:
+    """Room for states that go to a device, float32, to be used again: pinned where the device is CUDA."""
+    if device.type == "cuda":
+        pinned: npt.NDArray[np.float32] = torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy()
+        return pinned
+    return empty_for_reading(shape, np.float32)
 
 
 def to_device(values: npt.NDArray[np.float32], device: torch.device) -> torch.Tensor:

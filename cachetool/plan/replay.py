@@ -25,8 +25,9 @@ from cachetool.plan.measuring import (
 )
 from cachetool.replaying.certificate import SAMPLE_IMAGES
 from cachetool.replaying.checks import kept_types, require_cache
-from cachetool.replaying.engine import HELD_BYTES, block_bytes
+from cachetool.replaying.engine import HELD_BYTES, stored_bytes
 from cachetool.replaying.model import open_backbone
+from cachetool.replaying.runs import run_block
 from cachetool.store import StoreReader
 
 
@@ -55,13 +56,16 @@ def plan_replay(
     backbone.place(resolved)
     opening = time.perf_counter() - started
     images, depth = len(spec.images), backbone.depth
-    size = min(batch_size or default_batch_size(backbone, resolved), spec.block, images)
+    states = 1 if keep is None else len({*keep})
+    kept = [depth + 1 - edit.from_layer if keep == "all" else states for edit in edits]
+    block = run_block(spec, max(kept))
+    size = min(batch_size or default_batch_size(backbone, resolved), block, images)
     begun = [edit.from_layer for edit in edits]
     starts = sorted(set(begun))
     for edit in edits:
         edit.edited_layers(depth)
     first = starts[0]
-    read_seconds = timed(lambda: reader.read_state(first, 0, min(spec.block, images))) / min(spec.block, images)
+    read_seconds = timed(lambda: reader.read_state(first, 0, min(block, images))) / min(block, images)
     forward_seconds = seconds_per_image(backbone, resolved, size)
     recompute = forward_seconds * first / depth
     from_state = {start: seconds_per_image(backbone, resolved, size, start) for start in starts}
@@ -69,8 +73,6 @@ def plan_replay(
     shared = sum(start < depth for start in begun) - sum(start < depth for start in starts)
     projecting = partial(project, backbone, zeros(backbone, resolved, size, depth - 1))
     types = kept_types(spec, keep_tokens)
-    states = 1 if keep is None else len({*keep})
-    kept = [depth + 1 - edit.from_layer if keep == "all" else states for edit in edits]
     written = sum(disk_bytes(spec, images, count, types) for count in kept)
     reading = images * read_seconds * len(starts)
     compute = images * (sum(from_state[start] for start in begun) - shared * median_seconds(projecting) / size)
@@ -83,8 +85,8 @@ def plan_replay(
     write = written / write_speed(cache)
     # A state that is computed and one that is read, float32; what edits of it give, what is written meanwhile, and one
     # on its way there.
-    state = spec.block * spec.layout.tokens * spec.channels * 4
-    edited = block_bytes(spec, max(kept), types)
+    state = block * spec.layout.tokens * spec.channels * 4
+    edited = stored_bytes(spec, block, max(kept), types)
     held = max(edited, min(len(edits) * edited, HELD_BYTES))
     costs: dict[str, int | float] = {
         "total_images": images,

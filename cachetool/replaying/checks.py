@@ -57,10 +57,10 @@ def check_states(
     if early:
         raise InvalidEditError(f"--keep {', '.join(early)}: a run holds states from its first edited one on")
     missing: dict[str, set[int]] = {}
+    held = {name: set(reader.coverage(name)) for name in reader.spec.token_types}  # once: it looks at every block
     for edit in edits:
         for name, wanted in states_read(edit, reader.spec, own_calibration=own_calibration).items():
-            held = reader.coverage(name) if name in reader.spec.token_types else ()
-            missing.setdefault(name, set()).update(wanted - set(held))
+            missing.setdefault(name, set()).update(wanted - held.get(name, set()))
     lacking = [f"  {name}: states {', '.join(map(str, sorted(layers)))}" for name, layers in missing.items() if layers]
     if lacking:
         listing = "\n".join(lacking)

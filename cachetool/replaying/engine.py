@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import cycle
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,11 @@ from cachetool.edits import Selection
 from cachetool.edits.apply import add_tokens, attention_mask, places, replace_tokens
 from cachetool.environment import copying_alone
 from cachetool.events import Events
-from cachetool.extraction.buffers import BlockBuffer, to_device
+from cachetool.extraction.buffers import BlockBuffer, host_memory, to_device
 from cachetool.extraction.halving import Halving
 from cachetool.replaying.arm import Arm, EditInHand, PreparedEdit
 from cachetool.replaying.certificate import wanted_positions
-from cachetool.store import StoreReader, StoreSpec, storage_dtype
+from cachetool.store import Geometry, StoreReader, StoreSpec, storage_dtype
 
 HELD_BYTES = 128 * 2**20
 """Stored states of a block that are computed at a time, those of as many edits as fit, of one at least; as many are
@@ -44,21 +45,23 @@ def replay_arms(
 ) -> None:
     """Replay edits that start at the same state, block by block.
 
-    Reading and preparing the next block (one thread), computing (this thread) and writing (one thread) overlap. Blocks
-    of a run that were finished before are prepared, for what is recorded of their images, but not computed again. What
-    edits share in their first block is computed once.
+    `blocks` are those of the runs, which must all be cut alike. Reading and preparing the next block (one thread),
+    computing (this thread) and writing (one thread) overlap. Blocks of a run that were finished before are prepared,
+    for what is recorded of their images, but not computed again. What edits share in their first block is computed
+    once.
     """
     (from_layer,) = {arm.edit.from_layer for arm in arms}
+    (geometry,) = {arm.writer.spec.geometry for arm in arms}
     pending = {id(arm): set(arm.writer.pending(keep, token_types, blocks)) for arm in arms}
     wanted = wanted_positions(backbone.layout, token_types)
     wanted = None if wanted is None else wanted.to(device)
-    together = max(1, HELD_BYTES // block_bytes(reader.spec, len(keep), token_types))
+    together = max(1, HELD_BYTES // stored_bytes(reader.spec, geometry.block, len(keep), token_types))
     writing: list[Future[int]] = []
     with (
         copying_alone(device),
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as writer,
     ):
-        for block, first, state, prepared in _read_ahead(reader, arms, blocks, from_layer, max(keep)):
+        for block, first, state, prepared in _read_ahead(reader, geometry, arms, blocks, from_layer, max(keep), device):
             lacking = [pair for pair in zip(arms, prepared, strict=True) if block in pending[id(pair[0])]]
             events.advance(len(state) * (len(arms) - len(lacking)), state.nbytes)
             failed = _unreadable(reader, first, len(state))
@@ -80,10 +83,10 @@ def replay_arms(
             future.result()
 
 
-def block_bytes(spec: StoreSpec, states: int, token_types: Sequence[str]) -> int:
-    """Bytes of so many stored states of a block of images."""
+def stored_bytes(spec: StoreSpec, images: int, states: int, token_types: Sequence[str]) -> int:
+    """Bytes of so many stored states of images."""
     tokens = sum(spec.layout.count(name) for name in token_types)
-    return spec.block * states * tokens * spec.channels * storage_dtype(spec.dtype).itemsize
+    return images * states * tokens * spec.channels * storage_dtype(spec.dtype).itemsize
 
 
 def _unreadable(reader: StoreReader, first: int, count: int) -> dict[str, str]:
@@ -93,15 +96,25 @@ def _unreadable(reader: StoreReader, first: int, count: int) -> dict[str, str]:
 
 
 def _read_ahead(
-    reader: StoreReader, arms: Sequence[Arm], blocks: Sequence[int], from_layer: int, last_layer: int
+    reader: StoreReader,
+    geometry: Geometry,
+    arms: Sequence[Arm],
+    blocks: Sequence[int],
+    from_layer: int,
+    last_layer: int,
+    device: torch.device,
 ) -> Iterator[tuple[int, int, npt.NDArray[np.float32], list[PreparedEdit]]]:
     """Blocks in order (number, first image, intact state k, prepared edits), the next one read while one is used."""
     images = reader.spec.images
+    # In turns, since memory that is new to a process comes page by page: a block is read when the one before the last
+    # is not needed any more.
+    shape = (min(geometry.block, geometry.images), geometry.layout.tokens, geometry.channels)
+    rooms = cycle([host_memory(shape, device) for _ in range(min(2, len(blocks)))])
 
     def read(block: int) -> tuple[int, int, npt.NDArray[np.float32], list[PreparedEdit]]:
-        inside = reader.spec.geometry.block_range(block)
+        inside = geometry.block_range(block)
         first, last = inside.start, inside.stop
-        state = reader.read_state(from_layer, first, last)
+        state = reader.read_state(from_layer, first, last, out=next(rooms)[: len(inside)])
         ids = images.image_id[first:last]
         return block, first, state, [arm.prepare(state, first, ids, last_layer) for arm in arms]
 
@@ -186,6 +199,8 @@ def _compute(
                     backbone, arm, _of_rows(edit, rows), batch, projections if shares else None,
                     torch.from_numpy(rows), ids, buffer, stop, wanted,
                 )  # fmt: skip
+            # After all edits: to look at one's values has a GPU finish them before the next edit is begun.
+            for buffer in buffers:
                 buffer.check()
 
     for begin in range(0, len(state), batch_size):

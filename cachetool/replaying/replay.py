@@ -141,9 +141,12 @@ def replay_edits(
             runs[edit] = Run(arm.path, edit, stored, reused=finished, seconds=0.0)
             if not finished:
                 unfinished.append(_Unfinished(arm, read, {"calibration": described[edit], "certificate": certificate}))
-        if unfinished:
-            seconds = _replay_together(unfinished, kept, replaying, reader.path, listener)
-            for one in unfinished:
+        # Runs that were begun by an earlier version may be cut into blocks of another size.
+        by_block = sorted(unfinished, key=lambda one: one.arm.writer.spec.block)
+        for _block, alike in groupby(by_block, key=lambda one: one.arm.writer.spec.block):
+            together = list(alike)
+            seconds = _replay_together(together, kept, replaying, reader.path, listener)
+            for one in together:
                 runs[one.arm.edit] = replace(runs[one.arm.edit], seconds=seconds)
     return [runs[edit] for edit in edits]
 
@@ -175,7 +178,8 @@ def _replay_together(
                 one.arm.start_over(one.read)
         found = replaying.replay([one.arm for one in unfinished], keep)
         seconds = time.monotonic() - started
-        computed = {"environment": replaying.environment, "batch_size": replaying.batch_size, **found}
         for one in unfinished:
+            size = min(replaying.batch_size, one.arm.writer.spec.block)
+            computed = {"environment": replaying.environment, "batch_size": size, **found}
             one.arm.finish({**one.facts, **computed, "seconds": seconds})
     return seconds

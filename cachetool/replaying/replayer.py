@@ -66,7 +66,7 @@ class Replaying(Protocol):
     def replay(self, arms: Sequence[Arm], keep: Sequence[int]) -> dict[str, Any]:
         """Write all blocks that runs of edits from one state lack, and note what is recorded of all images.
 
-        Returns facts to record with the runs.
+        Runs must be cut into blocks alike. Returns facts to record with them.
         """
 
 
@@ -87,7 +87,7 @@ class Replayer:
         self._arithmetic.check(self._device)
         self._placed: int | None = None
         self.environment: Mapping[str, Any] = describe_environment(self._device)
-        self.batch_size = min(settings.batch_size or default_batch_size(backbone, self._device), reader.spec.block)
+        self.batch_size = settings.batch_size or default_batch_size(backbone, self._device)
 
     def certify(self, from_layer: int) -> dict[str, Any]:
         """Place the blocks that a replay from a state needs, and certify it. Raises as `certify` does."""
@@ -99,10 +99,10 @@ class Replayer:
 
     def replay(self, arms: Sequence[Arm], keep: Sequence[int]) -> dict[str, Any]:
         """Replay all blocks, one after another."""
-        images, blocks = len(self._reader.spec.images), range(self._reader.spec.geometry.blocks)
-        self._events.start(f"replay from state {arms[0].edit.from_layer}", images * len(arms))
-        halving = Halving(self.batch_size, self._events)
-        self.replay_blocks(arms, keep, blocks, halving, self._events)
+        geometry = arms[0].writer.spec.geometry
+        self._events.start(f"replay from state {arms[0].edit.from_layer}", geometry.images * len(arms))
+        halving = Halving(min(self.batch_size, geometry.block), self._events)
+        self.replay_blocks(arms, keep, range(geometry.blocks), halving, self._events)
         return halving.facts
 
     def replay_blocks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from cachetool import places
@@ -16,7 +17,19 @@ from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.checks import draws
 from cachetool.replaying.sources import CacheSources
-from cachetool.store import StoreReader, StoreWriter, create, differences, key_digest
+from cachetool.store import (
+    StoreReader,
+    StoreSpec,
+    StoreWriter,
+    create,
+    default_block,
+    differences,
+    key_digest,
+    storage_dtype,
+)
+
+STATE_BYTES = 64 * 2**20
+"""Intact states of a block of a run, float32, that are in memory at a time, twice: one is computed, one is read."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +83,29 @@ def open_arm(
             "storage_error": spec.facts.get("storage_error"),
             "read": read,
         }
-        create(path, replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep), token_types=token_types))
+        block = run_block(spec, len(keep))
+        create(
+            path,
+            replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep), token_types=token_types, block=block),
+        )
     writer = StoreWriter(path)
     different = differences(key, writer.spec.key)
     if different:
         raise KeyMismatchError(f"{path} holds another run: {'; '.join(different)}; remove it, then replay again")
     return Arm(edit, sources, writer, lambda: calibrations.meter(edit))
+
+
+def run_block(cache: StoreSpec, states: int) -> int:
+    """Images per block of a run that stores so many states: some blocks of its cache, as states and memory allow.
+
+    A run has fewer states than its cache, so that in blocks of as many images most of its time on a GPU would go into
+    beginning things: reads, batches, files that are synced. A cache that is cut finer than by default stays so in runs.
+    """
+    default = partial(default_block, cache.layout, cache.channels, itemsize=storage_dtype(cache.dtype).itemsize)
+    times = max(default(layers=states) // default(layers=len(cache.layers)), 1)
+    while times > 1 and times * cache.block * cache.layout.tokens * cache.channels * 4 > STATE_BYTES:
+        times //= 2
+    return times * cache.block
 
 
 def run_key(

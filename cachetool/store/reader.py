@@ -155,11 +155,7 @@ class StoreReader:
         """
         geometry = self._store.geometry
         shape = (stop - start, geometry.layout.count(token_type), geometry.channels)
-        dtype = storage_dtype(geometry.dtype)
-        if out is None:
-            out = self._empty(shape, dtype)
-        elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
-            raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
+        out = self._room(shape, storage_dtype(geometry.dtype), out)
         for position, values in self._pieces(token_type, layer, start, stop):
             out[position : position + len(values)] = values
         return out
@@ -185,11 +181,7 @@ class StoreReader:
         """
         geometry = self._store.geometry
         shape = (len(layers), stop - start, geometry.layout.count(token_type), geometry.channels)
-        dtype = storage_dtype(geometry.dtype)
-        if out is None:
-            out = self._empty(shape, dtype)
-        elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
-            raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
+        out = self._room(shape, storage_dtype(geometry.dtype), out)
         blocks, states = self._finished.block_span(start, stop), tuple(layers)
         if not states or not blocks:
             self._finished.require([token_type], states, blocks)
@@ -253,14 +245,22 @@ class StoreReader:
             out[group] = values[images[group] - first, tokens[group]]
         return out
 
-    def read_state(self, layer: int, start: int, stop: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    def read_state(
+        self,
+        layer: int,
+        start: int,
+        stop: int,
+        dtype: npt.DTypeLike = np.float32,
+        out: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[Any]:
         """One state of a range of images as the whole sequence, (image, token, channel), decoded to `dtype`.
 
-        Raises as `read` does, naming every token type that is missing.
+        `out` is a C-contiguous array of this shape and dtype to read into, best from `empty_for_reading`. Raises as
+        `read` does, naming every token type that is missing.
         """
         geometry = self._store.geometry
         self._finished.require(geometry.layout.types, [layer], self._finished.block_span(start, stop))
-        out = self._empty((stop - start, geometry.layout.tokens, geometry.channels), dtype)
+        out = self._room((stop - start, geometry.layout.tokens, geometry.channels), np.dtype(dtype), out)
         for token_type in geometry.layout.types:
             window = out[:, geometry.layout.slice(token_type)]
             for position, values in self._pieces(token_type, layer, start, stop):
@@ -270,6 +270,14 @@ class StoreReader:
                 else:
                     with np.errstate(invalid="ignore"):  # NumPy warns of NaN with a payload
                         target[...] = to_float32(values, geometry.dtype)
+        return out
+
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype[Any], out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+        """The array to read into that was given, or a new one."""
+        if out is None:
+            return self._empty(shape, dtype)
+        if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+            raise StoreError(f"`out` must be C-contiguous {dtype} {shape}; it is {out.dtype} {out.shape}.")
         return out
 
     def _empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -34,6 +34,14 @@ def test_widest_activation_is_what_a_hook_sees() -> None:
     assert images * max(seen) <= 16 * MEBIBYTE < 2 * images * max(seen)
 
 
-def test_other_devices_take_more() -> None:
-    backbone = load("timm:vit_small_patch14_reg4_dinov2", image_size=224, random_weights_seed=0)
-    assert default_batch_size(backbone, torch.device("cuda")) == 32
+@pytest.mark.parametrize(
+    ("device", "image_size", "images"),
+    [
+        ("cuda", 224, 128),  # 1.53 MiB an image: 196 MiB
+        ("cuda", 518, 32),  # 1,374 tokens x 1536 x 4 = 8.05 MiB: 64 would take 515 MiB
+        ("mps", 224, 32),
+    ],
+)
+def test_other_devices_take_more(device: str, image_size: int, images: int) -> None:
+    backbone = load("timm:vit_small_patch14_reg4_dinov2", image_size=image_size, random_weights_seed=0)
+    assert default_batch_size(backbone, torch.device(device)) == images

@@ -24,10 +24,10 @@ from tests.benchmarks.models import EDITS, FROM_LAYER, MODEL, Inputs, decode, ma
 from tests.benchmarks.ratios import Comparison, in_turns, slower, speed
 
 DEVICE = "cuda"
-IMAGES = 2048
+IMAGES = 4096
 REPEATS = 3
 ARITHMETIC = (Arithmetic(), Arithmetic("tf32"), Arithmetic("bfloat16"), Arithmetic("bfloat16", compiled=True))
-BATCH_SIZES = (16, 64, 128)
+BATCH_SIZES = (16, 32, 64, 256)
 PIECE = 64 * 2**20
 """Bytes of one call that writes a raw file."""
 
@@ -46,7 +46,9 @@ def measure(folder: Path) -> Iterator[Comparison]:
 
 def _extraction(folder: Path, inputs: Inputs, request: Request) -> Iterator[Comparison]:
     device = request.backbone.device
-    size, workers = default_batch_size(request.backbone, device), default_workers(request.dataset, device)
+    # A batch of an extraction never crosses a block.
+    size = min(default_batch_size(request.backbone, device), request.spec.block)
+    workers = default_workers(request.dataset, device)
     batches = [batch.images.pin_memory() for batch in decode(request, size, workers)]
 
     def compute() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from cachetool import Edit
 from cachetool.backbones import Backbone, Projections
 from cachetool.replaying import engine, replay_edits
-from cachetool.replaying.engine import block_bytes
+from cachetool.replaying.engine import stored_bytes
 from cachetool.store import StoreReader
 from tests.reference.plain_models import stored_sequence
 
@@ -50,7 +52,7 @@ def test_edits_whose_results_do_not_fit_together_go_one_after_the_other(
     together = replay_edits(caches["float32"], EDITS)
     spec = StoreReader(caches["float32"]).spec
     one = 8 * 69 * 96 * 4
-    assert block_bytes(spec, 1, spec.token_types) == one
+    assert stored_bytes(spec, 8, 1, spec.token_types) == one
     projected.clear()
     monkeypatch.setattr(engine, "HELD_BYTES", 2 * one)
     pairs = replay_edits(fresh(name="pairs"), EDITS)
@@ -86,3 +88,22 @@ def test_one_edit_of_most_tokens_does_not_keep_others_from_sharing(
 ) -> None:
     replay_edits(fresh(), [Edit("patches", "zero", 6), *EDITS])
     assert projected == [8, 8, 4]
+
+
+def test_states_stay_while_they_are_computed_and_their_memory_is_used_in_turns(
+    fresh: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, places = engine._compute, []
+
+    def slowly(backbone: Backbone, reader: StoreReader, group: Any, state: np.ndarray, *rest: Any) -> Any:
+        before = state.copy()
+        time.sleep(0.2)  # the next block is read meanwhile
+        result = plain(backbone, reader, group, state, *rest)
+        np.testing.assert_array_equal(state, before)
+        places.append(state.ctypes.data)
+        return result
+
+    monkeypatch.setattr(engine, "_compute", slowly)
+    replay_edits(fresh(), EDITS)
+    first, second, third = places
+    assert first == third != second

@@ -93,6 +93,18 @@ def test_results_go_where_they_are_wanted(path, example, way) -> None:
             getattr(reader, way)("patches", layer, 2, 9, out=wrong)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_whole_state_goes_where_it_is_wanted(path, example, dtype) -> None:
+    reader = StoreReader(path)
+    expected = np.concatenate([to_float32(example.values[name][2:9, 2], "float16") for name in example.values], axis=1)
+    out = np.zeros(expected.shape, dtype)
+    assert reader.read_state(2, 2, 9, dtype, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    for wrong in (out[:, 1:], out.astype(np.float16), np.asfortranarray(out)):
+        with pytest.raises(StoreError, match=rf"`out` must be C-contiguous {np.dtype(dtype)} \(7, 9, 5\); it is float"):
+            reader.read_state(2, 2, 9, dtype, out=wrong)
+
+
 def test_single_tokens_come_in_the_order_of_their_pairs(path, example) -> None:
     reader = StoreReader(path)
     images, tokens = np.array([9, 0, 9, 4, 0]), np.array([5, 0, 1, 2, 5])
