@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -22,14 +21,13 @@ from cachetool.replaying.model import compile_blocks
 from cachetool.store import StoreReader
 from tests.benchmarks.models import EDITS, FROM_LAYER, MODEL, Inputs, decode, make_inputs, prediction
 from tests.benchmarks.ratios import Comparison, in_turns, slower, speed
+from tests.benchmarks.raw_files import raw_write
 
 DEVICE = "cuda"
 IMAGES = 4096
 REPEATS = 3
 ARITHMETIC = (Arithmetic(), Arithmetic("tf32"), Arithmetic("bfloat16"), Arithmetic("bfloat16", compiled=True))
 BATCH_SIZES = (16, 32, 64, 256)
-PIECE = 64 * 2**20
-"""Bytes of one call that writes a raw file."""
 
 
 def measure(folder: Path) -> Iterator[Comparison]:
@@ -71,7 +69,7 @@ def _extraction(folder: Path, inputs: Inputs, request: Request) -> Iterator[Comp
         shutil.rmtree(request.path, ignore_errors=True)
 
     seconds = in_turns(
-        compute, _writing(folder, written), decoding, extracting, repeats=REPEATS, warm=False, before=clear
+        compute, raw_write(folder, written), decoding, extracting, repeats=REPEATS, warm=False, before=clear
     )
     computed, wrote, decoded, extracted = seconds
     counts = {
@@ -126,7 +124,7 @@ def _replays(folder: Path, inputs: Inputs, request: Request) -> Iterator[Compari
 
     replaying(ARITHMETIC[0])()
     written = sum(file.stat().st_size for file in runs_directory(path).rglob("*") if file.is_file())
-    works = (replaying(ARITHMETIC[0]), with_hooks, alone(request.backbone, ARITHMETIC[0]), _writing(folder, written))
+    works = (replaying(ARITHMETIC[0]), with_hooks, alone(request.backbone, ARITHMETIC[0]), raw_write(folder, written))
     replayed, hooked, blocks, wrote = in_turns(*works, repeats=REPEATS, warm=False, before=clear)
     counts = {"images": str(IMAGES), "blocks": f"{blocks:.2f} s", "writing": f"{wrote:.2f} s"}
     what = f"CUDA: replay of {len(EDITS)} edits from layer {FROM_LAYER} of 12, end to end"
@@ -156,21 +154,6 @@ def _replays(folder: Path, inputs: Inputs, request: Request) -> Iterator[Compari
             f"CUDA: the blocks with{arithmetic.description.removeprefix(',')}", "in float32", (quick, plain), 1.0,
             {"certificate": f"{error:.1e}"},
         )  # fmt: skip
-
-
-def _writing(folder: Path, size: int) -> Callable[[], None]:
-    """A call that writes so many bytes to a raw file and has them synced."""
-    piece = os.urandom(PIECE)
-
-    def write() -> None:
-        raw = folder / "raw"
-        with raw.open("wb", buffering=0) as file:
-            for start in range(0, size, PIECE):
-                file.write(memoryview(piece)[: size - start])
-            os.fsync(file.fileno())
-        raw.unlink()
-
-    return write
 
 
 def _zero_registers(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,75 @@
+"""What a replay takes beside its blocks, which cost nothing here: the least that a device can bring it down to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from threadpoolctl import threadpool_limits
+
+import cachetool
+from cachetool import Edit
+from cachetool.backbones import Backbone
+from cachetool.extraction.buffers import BlockBuffer
+from cachetool.places import runs_directory
+from tests.benchmarks.models import EDITS, FROM_LAYER, MODEL, REPEATS, make_inputs
+from tests.benchmarks.ratios import Comparison, in_turns, slower
+from tests.benchmarks.raw_files import raw_write
+
+IMAGES, BATCH = 2048, 128
+"""As on CUDA."""
+
+
+def measure(folder: Path) -> Iterator[Comparison]:
+    """A replay whose blocks cost nothing against a raw file of what it writes, on the disk of a folder."""
+    inputs = make_inputs(folder, IMAGES)
+    states = torch.randn((BATCH, 261, 384), generator=torch.Generator().manual_seed(0))
+
+    def run(
+        _: Backbone, state: torch.Tensor, start: int, stop: int, visit: Callable[..., Any] | None = None, **_kw: Any
+    ) -> torch.Tensor:
+        for layer in range(start, stop + 1) if visit else ():
+            visit(layer, states[: len(state)])
+        return states[: len(state)]
+
+    with patch.object(Backbone, "run", run):
+        cache = cachetool.extract(MODEL, inputs.dataset, root=folder / "caches", weights=inputs.weights, device="cpu")
+    path = Path(cache.attrs["cachetool_path"])
+    calibration = cachetool.calibrate(path, name="benchmark").attrs["cachetool_path"]
+    edits = [Edit("registers", one, FROM_LAYER) for one in EDITS]
+
+    def replay() -> None:
+        with (
+            patch.object(Backbone, "run", run),
+            # What a device does: products that edits share, the edit itself, rounding, looking at the range.
+            patch.object(Backbone, "project", lambda *_: None),
+            patch("cachetool.replaying.engine.replace_tokens", lambda state, *_, **_kw: state),
+            patch.object(BlockBuffer, "store", _noted),
+            patch("cachetool.replaying.replayer.certify", lambda *_, **_kw: {"relative_error": 0.0}),
+            threadpool_limits(limits=1, user_api="openmp"),  # as `copying_alone` has it on a device
+        ):
+            cachetool.replay(path, edits, calibration=calibration, batch_size=BATCH, device="cpu")
+
+    def clear() -> None:
+        shutil.rmtree(runs_directory(path), ignore_errors=True)
+
+    replay()
+    written = [file.stat().st_size for file in runs_directory(path).rglob("*") if file.is_file()]
+    seconds = in_turns(replay, raw_write(folder, sum(written)), repeats=REPEATS, warm=False, before=clear)
+    yield slower(
+        f"replay of {len(EDITS)} edits from layer {FROM_LAYER} whose blocks cost nothing",
+        "a raw file of what it writes",
+        seconds,
+        2.0,
+        {"images": str(IMAGES), "written": f"{sum(written) / 2**20:.0f} MB in {len(written)} files"},
+    )
+
+
+def _noted(buffer: BlockBuffer, layer: int, images: torch.Tensor, *_: Any) -> None:
+    """Note that a state was stored, without the copy, which a device makes by itself."""
+    if layer in buffer._row:
+        buffer._stored[buffer._row[layer], images.numpy()] = True
