@@ -73,14 +73,48 @@ def test_a_replay_writes_the_states_and_tokens_that_are_kept(cache: Path) -> Non
     assert plan_replay(cache, edits, keep="all", keep_tokens=["cls"]).costs["written_bytes"] == 3 * last
 
 
-def test_memory_of_a_replay_grows_with_edits_up_to_a_bound(cache: Path) -> None:
-    def memory(count: int, **options: str) -> float:
-        edits = [cachetool.Edit("registers", "noise", 9, seed=seed) for seed in range(count)]
-        return plan_replay(cache, edits, **options).costs["memory_bytes"]
+STORED = IMAGES * 69 * 96 * 2
+"""Bytes of the last state of all images, float16."""
+VALUES = 2 * IMAGES * 4 * 4 * 96 * 4
+"""Bytes of what is put into four registers at four states, float32: of the block computed and of the one read."""
 
-    one = 256 * 69 * 96 * 2  # the last state of a block, float16
-    assert memory(2) - memory(1) == one
-    # More than 256 MiB are never held at a time, half of them to be written, unless one edit needs them.
-    assert memory(100) - memory(1) == 256 * 2**20 - 3 * one
-    # Two states in float32 and three blocks that are written, all states from 9 on.
-    assert memory(1, keep="all") - memory(1) == 4 * 3 * one
+
+def memory(cache: Path, edits: int, from_layer: int = 9, **options: str) -> float:
+    """Planned bytes of edits of registers."""
+    drawn = [cachetool.Edit("registers", "noise", from_layer, seed=seed) for seed in range(edits)]
+    return plan_replay(cache, drawn, **options).costs["memory_bytes"]
+
+
+def test_memory_of_a_replay_grows_with_edits_up_to_a_bound(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = memory(cache, 1)
+    assert memory(cache, 2) - one == STORED + VALUES
+    # What three give, and as much that is written meanwhile; with one edit two wait to be written.
+    assert memory(cache, 3) - one == 3 * STORED + 2 * VALUES
+    # Three blocks that are written, all states from 9 on.
+    assert memory(cache, 1, keep="all") - one == 4 * 3 * STORED
+    monkeypatch.setattr("cachetool.replaying.engine.HELD_BYTES", 2 * STORED)
+    assert memory(cache, 100) - one == STORED + 99 * VALUES
+
+
+def test_memory_is_that_of_the_blocks_of_the_runs_and_more_work_takes_no_less(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, weights = memory(cache, 1), memory(cache, 1) - 4 * STORED - VALUES - 2 * IMAGES * 69 * 96 * 4
+    monkeypatch.setattr("cachetool.plan.replay.run_block", lambda spec, edit, keep: 3)
+    assert memory(cache, 1) - weights == (whole - weights) / 4
+    monkeypatch.setattr("cachetool.plan.replay.run_block", lambda spec, edit, keep: 3 if len(keep) > 4 else 12)
+    late = [cachetool.Edit("registers", "zero", 9)]
+    early = [cachetool.Edit("registers", "zero", 1)]
+    both = plan_replay(cache, [*late, *early], keep="all").costs
+    alone = plan_replay(cache, late, keep="all").costs
+    assert both["memory_bytes"] >= alone["memory_bytes"]
+    assert both["read_bytes"] == 2 * alone["read_bytes"]
+
+
+def test_edits_whose_runs_are_cut_otherwise_are_read_for_apart(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edits = [cachetool.Edit("registers", "zero", 9), cachetool.Edit("patches", "zero", 9)]
+    together = plan_replay(cache, edits).costs["read_bytes"]
+    monkeypatch.setattr(
+        "cachetool.plan.replay.run_block", lambda spec, edit, keep: 12 if edit.target == "registers" else 4
+    )
+    assert plan_replay(cache, edits).costs["read_bytes"] == 2 * together

@@ -48,7 +48,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, small: None) -> Path:
     root = tmp_path_factory.mktemp("verifying")
     write_folder(root / "scenes")
     opened = cachetool.extract("tiny-reg", f"imagefolder:{root / 'scenes'}", root=root, workers=0)
-    cachetool.replay(opened, EDITS)
+    cachetool.replay(opened, EDITS, batch_size=1)  # as `verify` replays: only then is every product of one shape
     return root
 
 
@@ -94,15 +94,24 @@ def where(report: Report) -> set[tuple[str, str]]:
     return {(problem.part, problem.where) for problem in report.problems}
 
 
-def test_sound_stores_are_sound_and_computed_again_to_the_bit(made: Made) -> None:
+def test_sound_stores_are_sound_and_runs_replayed_again_to_the_bit(made: Made) -> None:
     for path in (made.cache, *made.runs):
         before = tree(path)
         report = cachetool.verify(path)
         assert report.sound, report
         assert (report.blocks, report.problems, report.notes) == (2, [], [])
-        assert [one.bit_equal for one in report.recomputed] == [1.0] * 4
+        equal = [one.bit_equal for one in report.recomputed]
+        assert equal == [1.0] * 4 if path in made.runs else min(equal) > 0.99
         assert tree(path) == before, "looking changed something"
     assert json.loads(json.dumps(report.to_json()))["sound"] is True
+
+
+def test_what_other_batches_gave_is_sound_within_rounding(made: Made) -> None:
+    """Some processors multiply the few rows of one image by another kernel than those of eight."""
+    run = cachetool.replay(made.cache, Edit("registers", "shuffle", 6, seed=5), batch_size=8)
+    report = cachetool.verify(run)
+    assert report.sound
+    assert min(one.bit_equal for one in report.recomputed) > 0.99
 
 
 def test_a_store_is_not_opened_anew_for_each_sound_block(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

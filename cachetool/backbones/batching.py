@@ -18,6 +18,7 @@ On the CPU, half of what the C library of GNU may use again: see `cachetool.back
 """
 
 ELSEWHERE = (32, 512 * MEBIBYTE)
+"""The same for other devices, such as MPS, where nothing was measured."""
 
 
 def default_batch_size(backbone: Backbone, device: torch.device) -> int:

@@ -40,7 +40,7 @@ WeightsOption = Annotated[
     Path | None, typer.Option(help="Weights file (.safetensors, .pth) under timm, Facebook or Hugging Face key names.")
 ]
 BatchSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="Images per forward pass [32, fewer on the CPU where they are faster].")
+    int | None, typer.Option(min=1, help="Images per forward pass [128 on CUDA, else 32; fewer of large models].")
 ]
 ClusterOption = Annotated[
     str | None,

@@ -103,6 +103,15 @@ class Target:
                 suffix = "" if factor == DEFAULT_OUTLIER_FACTOR else f":{format_number(factor)}"
                 return f"{self.token_type}:outliers{suffix}"
 
+    def most(self, layout: TokenLayout) -> int:
+        """The most tokens of an image that it can choose."""
+        match self.choice:
+            case TokenIndices(indices):
+                return len(indices)
+            case RandomPatches(count):
+                return count
+        return layout.count(self.token_type)
+
     def check(self, layout: TokenLayout) -> None:
         """Raise `InvalidEditError` where a model of this layout lacks the tokens."""
         count = layout.count(self.token_type)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cachetool.errors import RangeError
+from cachetool.errors import OutOfMemoryError, RangeError
 from cachetool.extraction.copies import Copies
 from cachetool.store import empty_for_reading
 from cachetool.tokens import TokenLayout
@@ -140,11 +140,20 @@ class BlockBuffer:
 
 
 def host_memory(shape: tuple[int, ...], device: torch.device) -> npt.NDArray[np.float32]:
-    """Room for states that go to a device, float32, to be used again: pinned where the device is CUDA."""
-    if device.type == "cuda":
-        pinned: npt.NDArray[np.float32] = torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy()
-        return pinned
-    return empty_for_reading(shape, np.float32)
+    """Room for states that go to a device, float32, to be used again: pinned where the device is CUDA.
+
+    Raises `OutOfMemoryError`.
+    """
+    try:
+        if device.type == "cuda":
+            pinned: npt.NDArray[np.float32] = torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy()
+            return pinned
+        return empty_for_reading(shape, np.float32)
+    except (MemoryError, RuntimeError) as error:  # torch's is the second
+        raise OutOfMemoryError(
+            f"there is no memory for a state of {shape[0]} images (float32 {shape}): {error}; free some, then run the "
+            "same command again: finished blocks are kept"
+        ) from error
 
 
 def to_device(values: npt.NDArray[np.float32], device: torch.device) -> torch.Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,10 +27,10 @@ from cachetool.plan.measuring import (
 )
 from cachetool.replaying.certificate import SAMPLE_IMAGES
 from cachetool.replaying.checks import kept_types, require_cache
-from cachetool.replaying.engine import HELD_BYTES, stored_bytes
+from cachetool.replaying.engine import edits_together, stored_bytes
 from cachetool.replaying.model import open_backbone
-from cachetool.replaying.runs import run_block
-from cachetool.store import StoreReader
+from cachetool.replaying.run_blocks import run_block, state_bytes, value_bytes
+from cachetool.store import StoreReader, StoreSpec
 
 
 def plan_replay(
@@ -56,25 +58,26 @@ def plan_replay(
     backbone.place(resolved)
     opening = time.perf_counter() - started
     images, depth = len(spec.images), backbone.depth
-    states = 1 if keep is None else len({*keep})
-    kept = [depth + 1 - edit.from_layer if keep == "all" else states for edit in edits]
-    block = run_block(spec, max(kept))
-    size = min(batch_size or default_batch_size(backbone, resolved), block, images)
-    begun = [edit.from_layer for edit in edits]
-    starts = sorted(set(begun))
     for edit in edits:
         edit.edited_layers(depth)
+    named = None if keep is None or keep == "all" else sorted({*keep})
+    types = kept_types(spec, keep_tokens)
+    groups = _groups(spec, edits, keep == "all", named or [depth])
+    size = min(batch_size or default_batch_size(backbone, resolved), max(one.block for one in groups), images)
+    starts = sorted({one.from_layer for one in groups})
     first = starts[0]
-    read_seconds = timed(lambda: reader.read_state(first, 0, min(block, images))) / min(block, images)
+    block = min(max(one.block for one in groups), images)
+    read_seconds = timed(lambda: reader.read_state(first, 0, block)) / block
     forward_seconds = seconds_per_image(backbone, resolved, size)
     recompute = forward_seconds * first / depth
     from_state = {start: seconds_per_image(backbone, resolved, size, start) for start in starts}
-    # Edits of one state share what their first block projects of it; all blocks are of one shape.
-    shared = sum(start < depth for start in begun) - sum(start < depth for start in starts)
+    # Edits of a group share what their first block projects, as far as they are computed together; all blocks are of
+    # one shape.
+    begun = [edit.from_layer for edit in edits]
+    shared = sum(one.shared(spec, types) for one in groups if one.from_layer < depth)
     projecting = partial(project, backbone, zeros(backbone, resolved, size, depth - 1))
-    types = kept_types(spec, keep_tokens)
-    written = sum(disk_bytes(spec, images, count, types) for count in kept)
-    reading = images * read_seconds * len(starts)
+    written = sum(one.disk_bytes(spec, types) for one in groups)
+    reading = images * read_seconds * len(groups)
     compute = images * (sum(from_state[start] for start in begun) - shared * median_seconds(projecting) / size)
     above = {
         start: count_operations(partial(run_blocks, backbone, zeros(backbone, resolved, 1, start), start))
@@ -83,17 +86,12 @@ def plan_replay(
     operations = sum(above[start] for start in begun) - shared * count_operations(projecting) // size
     certificate = min(SAMPLE_IMAGES, images) * sum(from_state.values())
     write = written / write_speed(cache)
-    # A state that is computed and one that is read, float32; what edits of it give, what is written meanwhile, and one
-    # on its way there.
-    state = block * spec.layout.tokens * spec.channels * 4
-    edited = stored_bytes(spec, block, max(kept), types)
-    held = max(edited, min(len(edits) * edited, HELD_BYTES))
     costs: dict[str, int | float] = {
         "total_images": images,
         "edits": len(edits),
-        "read_bytes": disk_bytes(spec, images, 1, backbone.layout.types) * len(starts),
+        "read_bytes": disk_bytes(spec, images, 1, backbone.layout.types) * len(groups),
         "written_bytes": written,
-        "memory_bytes": 2 * state + held + max(held, 2 * edited) + edited + parameter_bytes(backbone, first),
+        "memory_bytes": max(one.memory_bytes(spec, types) for one in groups) + parameter_bytes(backbone, first),
         "blocks_run": sum(depth - edit.from_layer for edit in edits),
         "blocks_of_full_forwards": depth * len(edits),
         "floating_point_operations": images * operations,
@@ -110,3 +108,44 @@ def plan_replay(
     else:
         verdict = f"reading state {first} saves {first} of {depth} blocks per edit, and all image decoding"
     return Plan(f"replay {len(edits)} edits on {cache}", costs, verdict)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Edits that are replayed on one read of their first state."""
+
+    from_layer: int
+    keep: tuple[int, ...]
+    block: int
+    """Images of a block of their runs."""
+    edits: tuple[Edit, ...]
+
+    def shared(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
+        """How many of them find their first state projected."""
+        together = edits_together(spec, min(self.block, len(spec.images)), len(self.keep), token_types)
+        return len(self.edits) - -(-len(self.edits) // together)
+
+    def disk_bytes(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
+        """What their runs take."""
+        run = replace(spec, block=self.block)
+        return len(self.edits) * disk_bytes(run, len(spec.images), len(self.keep), token_types)
+
+    def memory_bytes(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
+        """What is held: intact states and values of two blocks, float32, and stored states.
+
+        The latter are what edits of a block give, what is written meanwhile, and one on its way there.
+        """
+        images = min(self.block, len(spec.images))
+        stored = stored_bytes(spec, images, len(self.keep), token_types)
+        held = stored * min(len(self.edits), edits_together(spec, images, len(self.keep), token_types))
+        values = sum(value_bytes(spec, edit, self.keep[-1]) for edit in self.edits)
+        return 2 * images * (state_bytes(spec) + values) + held + max(held, 2 * stored) + stored
+
+
+def _groups(spec: StoreSpec, edits: Sequence[Edit], keep_all: bool, keep: Sequence[int]) -> list[_Group]:
+    """Edits by first state and by how their runs are cut."""
+    found: dict[tuple[int, tuple[int, ...], int], list[Edit]] = defaultdict(list)
+    for edit in edits:
+        kept = tuple(range(edit.from_layer, spec.layers[-1] + 1)) if keep_all else tuple(keep)
+        found[edit.from_layer, kept, run_block(spec, edit, kept)].append(edit)
+    return [_Group(*key, tuple(together)) for key, together in found.items()]

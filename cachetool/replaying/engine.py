@@ -24,7 +24,7 @@ from cachetool.replaying.arm import Arm, EditInHand, PreparedEdit
 from cachetool.replaying.certificate import wanted_positions
 from cachetool.store import Geometry, StoreReader, StoreSpec, storage_dtype
 
-HELD_BYTES = 128 * 2**20
+HELD_BYTES = 256 * 2**20
 """Stored states of a block that are computed at a time, those of as many edits as fit, of one at least; as many are
 written meanwhile."""
 
@@ -55,7 +55,7 @@ def replay_arms(
     pending = {id(arm): set(arm.writer.pending(keep, token_types, blocks)) for arm in arms}
     wanted = wanted_positions(backbone.layout, token_types)
     wanted = None if wanted is None else wanted.to(device)
-    together = max(1, HELD_BYTES // stored_bytes(reader.spec, geometry.block, len(keep), token_types))
+    together = edits_together(reader.spec, min(geometry.block, geometry.images), len(keep), token_types)
     writing: list[Future[int]] = []
     with (
         copying_alone(device),
@@ -81,6 +81,11 @@ def replay_arms(
                     writing.pop(0).result()
         for future in writing:
             future.result()
+
+
+def edits_together(spec: StoreSpec, images: int, states: int, token_types: Sequence[str]) -> int:
+    """Edits of so many images that are computed at a time, sharing what they can."""
+    return max(1, HELD_BYTES // stored_bytes(spec, images, states, token_types))
 
 
 def stored_bytes(spec: StoreSpec, images: int, states: int, token_types: Sequence[str]) -> int:

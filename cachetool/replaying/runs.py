@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from cachetool import places
@@ -16,20 +15,9 @@ from cachetool.objects import Place
 from cachetool.replaying.arm import Arm
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.checks import draws
+from cachetool.replaying.run_blocks import run_block
 from cachetool.replaying.sources import CacheSources
-from cachetool.store import (
-    StoreReader,
-    StoreSpec,
-    StoreWriter,
-    create,
-    default_block,
-    differences,
-    key_digest,
-    storage_dtype,
-)
-
-STATE_BYTES = 64 * 2**20
-"""Intact states of a block of a run, float32, that are in memory at a time, twice: one is computed, one is read."""
+from cachetool.store import StoreReader, StoreWriter, create, differences, key_digest
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ def open_arm(
             "storage_error": spec.facts.get("storage_error"),
             "read": read,
         }
-        block = run_block(spec, len(keep))
+        block = run_block(spec, edit, keep)
         create(
             path,
             replace(spec, kind="run", key=key, facts=facts, layers=tuple(keep), token_types=token_types, block=block),
@@ -93,19 +81,6 @@ def open_arm(
     if different:
         raise KeyMismatchError(f"{path} holds another run: {'; '.join(different)}; remove it, then replay again")
     return Arm(edit, sources, writer, lambda: calibrations.meter(edit))
-
-
-def run_block(cache: StoreSpec, states: int) -> int:
-    """Images per block of a run that stores so many states: some blocks of its cache, as states and memory allow.
-
-    A run has fewer states than its cache, so that in blocks of as many images most of its time on a GPU would go into
-    beginning things: reads, batches, files that are synced. A cache that is cut finer than by default stays so in runs.
-    """
-    default = partial(default_block, cache.layout, cache.channels, itemsize=storage_dtype(cache.dtype).itemsize)
-    times = max(default(layers=states) // default(layers=len(cache.layers)), 1)
-    while times > 1 and times * cache.block * cache.layout.tokens * cache.channels * 4 > STATE_BYTES:
-        times //= 2
-    return times * cache.block
 
 
 def run_key(

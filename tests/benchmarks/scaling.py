@@ -86,7 +86,7 @@ class Measured:
 
 def series_of_images(model: str) -> list[Series]:
     """Extraction and replay against images; the smallest holds one block or less."""
-    counts = (64, 256, 768, 1536) if model == TINY else (32, 96, 192)
+    counts = (64, 256, 768, 1536) if model == TINY else (64, 256, 512)
     point = {"model": model, "edits": 2}
     return [
         Series(name, "images", counts, tuple({**point, "images": count} for count in counts))

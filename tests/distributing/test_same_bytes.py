@@ -95,6 +95,22 @@ def test_replays(whole: Path, tmp_path: Path, client: Any, contents: Contents) -
     assert [run.attrs["cachetool_path"] for run in again] == [run.attrs["cachetool_path"] for run in runs]
 
 
+def test_replays_in_blocks_of_another_size_than_the_cache(
+    tmp_path: Path, client: Any, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs are of blocks of 6 where the cache has 4; one that was begun in blocks of 4 goes on in these."""
+    roots = tmp_path / "single", tmp_path / "cluster"
+    for root, cluster in zip(roots, (None, client), strict=True):
+        cache = extracted(root)
+        with monkeypatch.context() as patch:
+            earlier = Path(cachetool.replay(cache, EDITS[0], cluster=cluster).attrs["cachetool_path"])
+            patch.setattr("cachetool.replaying.runs.run_block", lambda cache, edit, keep: 6)
+            StoreWriter(earlier).discard(1)
+            runs = cachetool.replay(cache, list(EDITS[:3]), cluster=cluster)
+        assert [StoreReader(run.attrs["cachetool_path"]).spec.block for run in runs] == [4, 6, 6]
+    assert contents(roots[1]) == contents(roots[0])
+
+
 def test_a_run_that_lacks_a_block(whole: Path, tmp_path: Path, client: Any, contents: Contents) -> None:
     cache = extracted(tmp_path)
     run = Path(cachetool.replay(cache, EDITS[0], cluster=client).attrs["cachetool_path"])

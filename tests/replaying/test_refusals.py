@@ -125,7 +125,12 @@ def test_unknown_device_is_refused(caches: dict[str, Path]) -> None:
         replay_edits(caches["float32"], [Edit("cls", "zero", 3)], device="abacus")
 
 
-def test_overflow_in_a_run_names_state_image_and_value(fresh: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [[], [Edit("registers", "zero", 12)]], ids=["alone", "after another edit"])
+def test_overflow_in_a_run_names_state_image_and_value(
+    fresh: Callable[..., Path], tmp_path: Path, before: list[Edit]
+) -> None:
     np.save(tmp_path / "far.npy", np.full(96, 1e5, dtype=np.float32))
+    cache = fresh("float16")
     with pytest.raises(OverflowError, match=r"state 12 .* float16 .*val/00000 \(.*bfloat16"):
-        replay_edits(fresh("float16"), [Edit("patches:0", f"add:{tmp_path / 'far.npy'}", 12)])
+        replay_edits(cache, [*before, Edit("patches:0", f"add:{tmp_path / 'far.npy'}", 12)])
+    assert not any(StoreReader(run).complete.any() for run in places.list_runs(cache))

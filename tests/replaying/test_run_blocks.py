@@ -11,11 +11,11 @@ import pytest
 
 from cachetool import Edit
 from cachetool.replaying import Run, replay_edits
-from cachetool.replaying.runs import STATE_BYTES, run_block
+from cachetool.replaying.run_blocks import HELD_BYTES, run_block, value_bytes
 from cachetool.store import StoreReader, StoreSpec, StoreWriter, default_block
 from cachetool.tokens import TokenLayout
 from tests.reference.plain_models import stored_array, stored_sequence
-from tests.store.conftest import make_example
+from tests.store.conftest import image_table, make_example
 
 EDITS = (
     Edit("registers", "shuffle", 6, seed=1),
@@ -24,11 +24,15 @@ EDITS = (
 )
 
 
-def cache_of(channels: int, depth: int, grid: tuple[int, int] = (16, 16)) -> StoreSpec:
+ZERO = Edit("registers", "zero", 9)
+
+
+def cache_of(channels: int, depth: int, grid: tuple[int, int] = (16, 16), images: int = 1024) -> StoreSpec:
     """A cache of all states of a model in float16, cut as by default."""
     layout, layers = TokenLayout(1, 4, *grid), tuple(range(depth + 1))
     block = default_block(layout, channels, depth + 1, 2)
-    return replace(make_example(images=0).spec, layout=layout, channels=channels, layers=layers, block=block)
+    spec = make_example(images=0).spec
+    return replace(spec, layout=layout, channels=channels, layers=layers, block=block, images=image_table(images))
 
 
 @pytest.mark.parametrize(
@@ -42,22 +46,47 @@ def cache_of(channels: int, depth: int, grid: tuple[int, int] = (16, 16)) -> Sto
 )
 def test_blocks_of_a_run_are_some_of_its_cache(model: StoreSpec, blocks: tuple[int, int]) -> None:
     """On paper: a state of ViT-S is 261 x 384 x 4 bytes an image, and 128 times that are 51 MB; twice, over 64 MiB."""
-    assert (model.block, run_block(model, 1)) == blocks
-    assert run_block(model, len(model.layers)) == model.block
+    keep = [model.layers[-1]]
+    assert (model.block, run_block(model, ZERO, keep)) == blocks
+    assert run_block(model, Edit("registers", "zero", 0), model.layers) == model.block
     state = model.layout.tokens * model.channels * 4
-    assert run_block(model, 1) == model.block or run_block(model, 1) * state <= STATE_BYTES
+    assert blocks[0] == blocks[1] or blocks[1] * state <= HELD_BYTES < 2 * blocks[1] * state
 
 
 def test_a_run_of_more_states_has_smaller_blocks() -> None:
-    found = [run_block(cache_of(384, 12), states) for states in range(1, 14)]
+    edit = Edit("registers", "zero", 0)
+    found = [run_block(cache_of(384, 12), edit, range(13 - states, 13)) for states in range(1, 14)]
     assert found == sorted(found, reverse=True)
     assert found[3] == 128, "the shard of 128 images at 4 states takes 101 MB"
     assert found[6] == 64, "at 7 states it would take 176 MB"
 
 
+@pytest.mark.parametrize(
+    ("edit", "values", "block"),
+    [
+        (Edit("patches", "mean", 9), 256 * 4, 32),  # 64 images would take 101 MB
+        (Edit("patches", "mean", 11), 256 * 2, 64),
+        (Edit("patches:outliers", "mean", 9), 256 * 4, 32),  # who knows how many
+        (Edit("patches:random16", "mean", 9), 16 * 4, 128),
+        (Edit("registers:1,3", "noise", 9, sustained=False), 2, 128),
+        (Edit("patches", "remove", 9), 0, 128),  # puts nothing in
+    ],
+)
+def test_what_an_edit_puts_in_is_bounded_too(edit: Edit, values: int, block: int) -> None:
+    cache = cache_of(384, 12)
+    assert value_bytes(cache, edit, 12) == values * 384 * 4
+    assert run_block(cache, edit, [12]) == block
+    assert block == cache.block or block * values * 384 * 4 <= HELD_BYTES
+
+
 def test_a_cache_that_is_cut_finer_stays_so_in_its_runs() -> None:
-    assert run_block(replace(cache_of(384, 12), block=3), 1) == 24
-    assert run_block(replace(cache_of(48, 12), block=5), 1) == 5, "by default both would have 256"
+    assert run_block(replace(cache_of(384, 12), block=3), ZERO, [12]) == 24
+    assert run_block(replace(cache_of(48, 12), block=5), ZERO, [12]) == 5, "by default both would have 256"
+
+
+def test_few_images_are_left_in_blocks_that_overlap() -> None:
+    blocks = [run_block(cache_of(384, 12, images=images), ZERO, [12]) for images in (20, 255, 256, 511, 512)]
+    assert blocks == [32, 32, 64, 64, 128]
 
 
 @pytest.fixture
@@ -69,7 +98,7 @@ def whole(caches: dict[str, Path]) -> list[Run]:
 
 
 def cut(patch: pytest.MonkeyPatch, images: int) -> None:
-    patch.setattr("cachetool.replaying.runs.run_block", lambda cache, states: images)
+    patch.setattr("cachetool.replaying.runs.run_block", lambda cache, edit, keep: images)
 
 
 @pytest.mark.parametrize("images", [16, 12, 64])
