@@ -160,7 +160,7 @@ def _not_even_one(_: pytest.MonkeyPatch) -> None:
 def _of_two_kinds(patch: pytest.MonkeyPatch) -> None:
     processor = {"device": "cpu", "kernel": "cpu AVX2", "machine": "x86_64"}
     card = {"device": "NVIDIA T4", "kernel": "cuda 12.8", "machine": "x86_64"}
-    found = {"a": Description(processor, 8), "b": Description(card, 32)}
+    found = {"a": Description(processor, 8), "b": Description(card, 128)}
     agreed(found, {"a": "tcp://10.0.0.1:4000 (worker 0)", "b": "tcp://10.0.0.2:4000 (worker 1)"})
 
 

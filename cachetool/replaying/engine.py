@@ -28,6 +28,13 @@ HELD_BYTES = 256 * 2**20
 """Stored states of a block that are computed at a time, those of as many edits as fit, of one at least; as many are
 written meanwhile."""
 
+WRITERS = 2
+"""Threads that write: one encodes while the other waits for the disk.
+
+Where blocks cost nothing, a replay of four edits of 2,048 images took 3.0, 3.0 and 2.7 s with two threads, and 3.2, 3.2
+and 3.3 s with one, in turns.
+"""
+
 
 def replay_arms(
     backbone: Backbone,
@@ -46,7 +53,7 @@ def replay_arms(
     """Replay edits that start at the same state, block by block.
 
     `blocks` are those of the runs, which must all be cut alike. Reading and preparing the next block (one thread),
-    computing (this thread) and writing (one thread) overlap. Blocks of a run that were finished before are prepared,
+    computing (this thread) and writing (two threads) overlap. Blocks of a run that were finished before are prepared,
     for what is recorded of their images, but not computed again. What edits share in their first block is computed
     once.
     """
@@ -59,7 +66,7 @@ def replay_arms(
     writing: list[Future[int]] = []
     with (
         copying_alone(device),
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="cachetool-writer") as writer,
+        ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="cachetool-writer") as writer,
     ):
         for block, first, state, prepared in _read_ahead(reader, geometry, arms, blocks, from_layer, max(keep), device):
             lacking = [pair for pair in zip(arms, prepared, strict=True) if block in pending[id(pair[0])]]
