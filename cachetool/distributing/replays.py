@@ -22,6 +22,7 @@ from cachetool.replaying.arm import Arm, Notes
 from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.replay import Open
 from cachetool.replaying.replayer import Replayer, Settings
+from cachetool.replaying.run_blocks import state_bytes
 from cachetool.replaying.runs import run_key
 from cachetool.replaying.sources import CacheSources
 from cachetool.store import StoreReader, StoreWriter, differences
@@ -152,8 +153,8 @@ class ClusterReplayer:
             runs=tuple((arm.edit, arm.path.absolute()) for arm in arms),
             keep=tuple(keep),
         )
-        geometry = arms[0].writer.spec.geometry
-        state_bytes = geometry.layout.tokens * geometry.channels * 4
+        spec = arms[0].writer.spec
+        geometry = spec.geometry
         self._events.start(f"replay from state {arms[0].edit.from_layer}", geometry.images * len(arms))
         sizes = {min(self.batch_size, geometry.block)}
         with closing(self._cluster.each(job, self._described, range(geometry.blocks), self._events)) as outcomes:
@@ -162,7 +163,7 @@ class ClusterReplayer:
                 for arm, notes in zip(arms, found.notes, strict=True):
                     arm.note(slice(images.start, images.stop), notes)
                 sizes |= set(found.batch_sizes)
-                self._events.advance(len(images) * len(arms), len(images) * state_bytes)
+                self._events.advance(len(images) * len(arms), len(images) * state_bytes(spec))
         return {"batch_sizes": sorted(sizes, reverse=True)} if len(sizes) > 1 else {}
 
 

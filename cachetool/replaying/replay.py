@@ -141,7 +141,7 @@ def replay_edits(
             runs[edit] = Run(arm.path, edit, stored, reused=finished, seconds=0.0)
             if not finished:
                 unfinished.append(_Unfinished(arm, read, {"calibration": described[edit], "certificate": certificate}))
-        # Runs that were begun by an earlier version may be cut into blocks of another size.
+        # An edit that puts much in has smaller blocks, and runs that an earlier version began have blocks of their own.
         by_block = sorted(unfinished, key=lambda one: one.arm.writer.spec.block)
         for _block, alike in groupby(by_block, key=lambda one: one.arm.writer.spec.block):
             together = list(alike)

@@ -9,7 +9,7 @@ from cachetool.edits import Edit
 from cachetool.replaying.checks import draws
 from cachetool.store import StoreSpec, default_block, storage_dtype
 
-HELD_BYTES = 64 * 2**20
+PREPARED_BYTES = 64 * 2**20
 """Bytes of a block's intact state, and of the values that an edit puts in, float32: each is in memory twice, for the
 block that is computed and for the one that is read."""
 
@@ -28,7 +28,7 @@ def run_block(cache: StoreSpec, edit: Edit, keep: Sequence[int]) -> int:
     times = max(default(layers=len(keep)) // default(layers=len(cache.layers)), 1)
     image_bytes = max(state_bytes(cache), value_bytes(cache, edit, max(keep)))
     while times > 1 and (
-        times * cache.block * image_bytes > HELD_BYTES or times * cache.block * FEWEST_BLOCKS > len(cache.images)
+        times * cache.block * image_bytes > PREPARED_BYTES or times * cache.block * FEWEST_BLOCKS > len(cache.images)
     ):
         times //= 2
     return times * cache.block

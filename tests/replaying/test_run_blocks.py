@@ -11,7 +11,7 @@ import pytest
 
 from cachetool import Edit
 from cachetool.replaying import Run, replay_edits
-from cachetool.replaying.run_blocks import HELD_BYTES, run_block, value_bytes
+from cachetool.replaying.run_blocks import PREPARED_BYTES, run_block, value_bytes
 from cachetool.store import StoreReader, StoreSpec, StoreWriter, default_block
 from cachetool.tokens import TokenLayout
 from tests.reference.plain_models import stored_array, stored_sequence
@@ -50,7 +50,7 @@ def test_blocks_of_a_run_are_some_of_its_cache(model: StoreSpec, blocks: tuple[i
     assert (model.block, run_block(model, ZERO, keep)) == blocks
     assert run_block(model, Edit("registers", "zero", 0), model.layers) == model.block
     state = model.layout.tokens * model.channels * 4
-    assert blocks[0] == blocks[1] or blocks[1] * state <= HELD_BYTES < 2 * blocks[1] * state
+    assert blocks[0] == blocks[1] or blocks[1] * state <= PREPARED_BYTES < 2 * blocks[1] * state
 
 
 def test_a_run_of_more_states_has_smaller_blocks() -> None:
@@ -76,7 +76,7 @@ def test_what_an_edit_puts_in_is_bounded_too(edit: Edit, values: int, block: int
     cache = cache_of(384, 12)
     assert value_bytes(cache, edit, 12) == values * 384 * 4
     assert run_block(cache, edit, [12]) == block
-    assert block == cache.block or block * values * 384 * 4 <= HELD_BYTES
+    assert block == cache.block or block * values * 384 * 4 <= PREPARED_BYTES
 
 
 def test_a_cache_that_is_cut_finer_stays_so_in_its_runs() -> None:
