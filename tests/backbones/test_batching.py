@@ -40,6 +40,7 @@ def test_widest_activation_is_what_a_hook_sees() -> None:
         ("cuda", 224, 128),  # 1.53 MiB an image: 196 MiB
         ("cuda", 518, 32),  # 1,374 tokens x 1536 x 4 = 8.05 MiB: 64 would take 515 MiB
         ("mps", 224, 32),
+        ("mps", 1036, 8),  # 5,481 tokens: 32.1 MiB an image, and 16 would take 514 MiB
     ],
 )
 def test_other_devices_take_more(device: str, image_size: int, images: int) -> None:

@@ -13,6 +13,8 @@ import torch
 
 from cachetool import Edit
 from cachetool.backbones import Backbone, Projections
+from cachetool.errors import OutOfMemoryError
+from cachetool.places import list_runs
 from cachetool.replaying import engine, replay_edits
 from cachetool.replaying.engine import stored_bytes
 from cachetool.store import StoreReader
@@ -107,3 +109,20 @@ def test_states_stay_while_they_are_computed_and_their_memory_is_used_in_turns(
     replay_edits(fresh(), EDITS)
     first, second, third = places
     assert first == third != second
+
+
+@pytest.mark.parametrize("error", [MemoryError("unable to allocate"), RuntimeError("CUDA error: out of memory")])
+def test_states_for_which_there_is_no_memory_are_named_and_nothing_is_written(
+    fresh: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def none(*_: Any) -> Any:
+        raise error
+
+    cache = fresh()
+    monkeypatch.setattr("cachetool.extraction.buffers.empty_for_reading", none)
+    with pytest.raises(OutOfMemoryError, match=r"no memory for a state of 8 images .*\(8, 69, 96\)\): .*free some"):
+        replay_edits(cache, EDITS[:1])
+    assert not any(StoreReader(run).complete.any() for run in list_runs(cache))
+    monkeypatch.undo()
+    (run,) = replay_edits(cache, EDITS[:1])
+    assert not run.reused
