@@ -92,8 +92,8 @@ def test_memory_of_a_replay_grows_with_edits_up_to_a_bound(cache: Path, monkeypa
     assert memory(cache, 3) - one == 3 * STORED + 2 * VALUES
     # Three blocks that are written, all states from 9 on.
     assert memory(cache, 1, keep="all") - one == 4 * 3 * STORED
-    monkeypatch.setattr("cachetool.replaying.engine.HELD_BYTES", 2 * STORED)
-    assert memory(cache, 100) - one == STORED + 99 * VALUES
+    monkeypatch.setattr("cachetool.replaying.portions.HELD_BYTES", 2 * STORED)
+    assert memory(cache, 100) - one == memory(cache, 2) - one == STORED + VALUES
 
 
 def test_memory_is_that_of_the_blocks_of_the_runs_and_more_work_takes_no_less(

@@ -27,8 +27,8 @@ from cachetool.plan.measuring import (
 )
 from cachetool.replaying.certificate import SAMPLE_IMAGES
 from cachetool.replaying.checks import kept_types, require_cache
-from cachetool.replaying.engine import edits_together, stored_bytes
 from cachetool.replaying.model import open_backbone
+from cachetool.replaying.portions import portions, stored_bytes
 from cachetool.replaying.run_blocks import run_block, state_bytes, value_bytes
 from cachetool.store import StoreReader, StoreSpec
 
@@ -122,8 +122,7 @@ class _Group:
 
     def shared(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
         """How many of them find their first state projected."""
-        together = edits_together(spec, min(self.block, len(spec.images)), len(self.keep), token_types)
-        return len(self.edits) - -(-len(self.edits) // together)
+        return len(self.edits) - len(self._portions(spec, token_types))
 
     def disk_bytes(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
         """What their runs take."""
@@ -131,15 +130,20 @@ class _Group:
         return len(self.edits) * disk_bytes(run, len(spec.images), len(self.keep), token_types)
 
     def memory_bytes(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
-        """What is held: intact states and values of two blocks, float32, and stored states.
+        """What is held: intact states of two blocks and values of two portions, float32, and stored states.
 
-        The latter are what edits of a block give, what is written meanwhile, and one on its way there.
+        The latter are what edits of a portion give, what is written meanwhile, and one on its way there.
         """
         images = min(self.block, len(spec.images))
         stored = stored_bytes(spec, images, len(self.keep), token_types)
-        held = stored * min(len(self.edits), edits_together(spec, images, len(self.keep), token_types))
-        values = sum(value_bytes(spec, edit, self.keep[-1]) for edit in self.edits)
-        return 2 * images * (state_bytes(spec) + values) + held + max(held, 2 * stored) + stored
+        cut = self._portions(spec, token_types)
+        held = stored * max(map(len, cut))
+        values = [images * value_bytes(spec, edit, self.keep[-1]) for edit in self.edits]
+        prepared = max(sum(values[part.start : part.stop]) for part in cut)
+        return 2 * (images * state_bytes(spec) + prepared) + held + max(held, 2 * stored) + stored
+
+    def _portions(self, spec: StoreSpec, token_types: Sequence[str]) -> list[range]:
+        return portions(spec, self.edits, min(self.block, len(spec.images)), self.keep, token_types)
 
 
 def _groups(spec: StoreSpec, edits: Sequence[Edit], keep_all: bool, keep: Sequence[int]) -> list[_Group]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import cycle
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from threadpoolctl import threadpool_limits
 
 from cachetool.arithmetic import Arithmetic
 from cachetool.backbones import Backbone, Projections
@@ -18,15 +16,12 @@ from cachetool.edits import Selection
 from cachetool.edits.apply import add_tokens, attention_mask, places, replace_tokens
 from cachetool.environment import copying_alone
 from cachetool.events import Events
-from cachetool.extraction.buffers import BlockBuffer, host_memory, to_device
+from cachetool.extraction.buffers import BlockBuffer, to_device
 from cachetool.extraction.halving import Halving
 from cachetool.replaying.arm import Arm, EditInHand, PreparedEdit
 from cachetool.replaying.certificate import wanted_positions
-from cachetool.store import Geometry, StoreReader, StoreSpec, storage_dtype
-
-HELD_BYTES = 256 * 2**20
-"""Stored states of a block that are computed at a time, those of as many edits as fit, of one at least; as many are
-written meanwhile."""
+from cachetool.replaying.preparing import prepared_ahead
+from cachetool.store import StoreReader
 
 WRITERS = 2
 """Threads that write: one encodes while the other waits for the disk.
@@ -52,101 +47,49 @@ def replay_arms(
 ) -> None:
     """Replay edits that start at the same state, block by block.
 
-    `blocks` are those of the runs, which must all be cut alike. Reading and preparing the next block (one thread),
+    `blocks` are those of the runs, which must all be cut alike. Reading and preparing what comes next (one thread),
     computing (this thread) and writing (two threads) overlap. Blocks of a run that were finished before are prepared,
-    for what is recorded of their images, but not computed again. What edits share in their first block is computed
-    once.
+    for what is recorded of their images, but not computed again. What the edits of a portion share in their first block
+    is computed once.
     """
-    (from_layer,) = {arm.edit.from_layer for arm in arms}
     (geometry,) = {arm.writer.spec.geometry for arm in arms}
     pending = {id(arm): set(arm.writer.pending(keep, token_types, blocks)) for arm in arms}
     wanted = wanted_positions(backbone.layout, token_types)
     wanted = None if wanted is None else wanted.to(device)
-    together = edits_together(reader.spec, min(geometry.block, geometry.images), len(keep), token_types)
     writing: list[Future[int]] = []
     with (
         copying_alone(device),
         ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="cachetool-writer") as writer,
     ):
-        for block, first, state, prepared in _read_ahead(reader, geometry, arms, blocks, from_layer, max(keep), device):
-            lacking = [pair for pair in zip(arms, prepared, strict=True) if block in pending[id(pair[0])]]
-            events.advance(len(state) * (len(arms) - len(lacking)), state.nbytes)
+        for portion in prepared_ahead(reader, geometry, arms, blocks, pending, keep, token_types, device):
+            first, state, group = portion.first, portion.state, portion.edits
+            events.advance(len(state) * portion.finished, portion.bytes_read)
+            if not group:
+                continue
             failed = _unreadable(reader, first, len(state))
-            for start in range(0, len(lacking), together):
-                group = lacking[start : start + together]
-                buffers = _compute(
-                    backbone, reader, group, state, first, keep, token_types, wanted,
-                    device, arithmetic, batch_size, halving,
-                )  # fmt: skip
-                # Told before anything is written: whoever listens may end the work here.
-                events.advance(len(state) * len(group), 0)
-                for (arm, _edit), buffer in zip(group, buffers, strict=True):
-                    writing.append(writer.submit(arm.writer.write_block, block, buffer.arrays(), keep, failed))
-                # All of a group are written while the next is computed, and no more: memory stays bounded where the
-                # disk is slower than the blocks.
-                while len(writing) > max(2, len(group)):
-                    writing.pop(0).result()
+            buffers = _compute(
+                backbone, reader, group, state, first, keep, token_types, wanted,
+                device, arithmetic, batch_size, halving,
+            )  # fmt: skip
+            # Told before anything is written: whoever listens may end the work here.
+            events.advance(len(state) * len(group), 0)
+            # In a scope of its own: a name that outlived it would hold an edit's values while the next are computed.
+            writing += [
+                writer.submit(arm.writer.write_block, portion.block, buffer.arrays(), keep, failed)
+                for (arm, _edit), buffer in zip(group, buffers, strict=True)
+            ]
+            # All of a portion are written while the next is computed, and no more: memory stays bounded where the disk
+            # is slower than the blocks.
+            while len(writing) > max(2, len(group)):
+                writing.pop(0).result()
         for future in writing:
             future.result()
-
-
-def edits_together(spec: StoreSpec, images: int, states: int, token_types: Sequence[str]) -> int:
-    """Edits of so many images that are computed at a time, sharing what they can."""
-    return max(1, HELD_BYTES // stored_bytes(spec, images, states, token_types))
-
-
-def stored_bytes(spec: StoreSpec, images: int, states: int, token_types: Sequence[str]) -> int:
-    """Bytes of so many stored states of images."""
-    tokens = sum(spec.layout.count(name) for name in token_types)
-    return images * states * tokens * spec.channels * storage_dtype(spec.dtype).itemsize
 
 
 def _unreadable(reader: StoreReader, first: int, count: int) -> dict[str, str]:
     """Images of a block that the cache lacks: a run lacks them too, and says so."""
     rows = first + np.flatnonzero(~reader.readable[first : first + count])
     return {reader.spec.images.image_id[row]: "could not be decoded when the cache was extracted" for row in rows}
-
-
-def _read_ahead(
-    reader: StoreReader,
-    geometry: Geometry,
-    arms: Sequence[Arm],
-    blocks: Sequence[int],
-    from_layer: int,
-    last_layer: int,
-    device: torch.device,
-) -> Iterator[tuple[int, int, npt.NDArray[np.float32], list[PreparedEdit]]]:
-    """Blocks in order (number, first image, intact state k, prepared edits), the next one read while one is used."""
-    images = reader.spec.images
-    # In turns, since memory that is new to a process comes page by page: a block is read when the one before the last
-    # is not needed any more.
-    shape = (min(geometry.block, geometry.images), geometry.layout.tokens, geometry.channels)
-    rooms = cycle([host_memory(shape, device) for _ in range(min(2, len(blocks)))])
-
-    def read(block: int) -> tuple[int, int, npt.NDArray[np.float32], list[PreparedEdit]]:
-        inside = geometry.block_range(block)
-        first, last = inside.start, inside.stop
-        state = reader.read_state(from_layer, first, last, out=next(rooms)[: len(inside)])
-        ids = images.image_id[first:last]
-        return block, first, state, [arm.prepare(state, first, ids, last_layer) for arm in arms]
-
-    # The meter's products and neighbours are small. On several threads, which spin while they wait for each other, they
-    # kept both cores of two from the blocks: a replay of four edits took 10 % longer.
-    with (
-        threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(1, thread_name_prefix="cachetool-reader", initializer=_compute_alone) as pool,
-    ):
-        upcoming = pool.submit(read, blocks[0])
-        for following in (*blocks[1:], None):
-            current = upcoming.result()
-            if following is not None:
-                upcoming = pool.submit(read, following)
-            yield current
-
-
-def _compute_alone() -> None:
-    """Have this thread, and no other, use no helpers of OpenMP."""
-    threadpool_limits(limits=1, user_api="openmp")
 
 
 def replay_image(

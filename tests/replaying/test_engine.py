@@ -15,8 +15,8 @@ from cachetool import Edit
 from cachetool.backbones import Backbone, Projections
 from cachetool.errors import OutOfMemoryError
 from cachetool.places import list_runs
-from cachetool.replaying import engine, replay_edits
-from cachetool.replaying.engine import stored_bytes
+from cachetool.replaying import engine, portions, replay_edits
+from cachetool.replaying.portions import stored_bytes
 from cachetool.store import StoreReader
 from tests.reference.plain_models import stored_sequence
 
@@ -56,11 +56,11 @@ def test_edits_whose_results_do_not_fit_together_go_one_after_the_other(
     one = 8 * 69 * 96 * 4
     assert stored_bytes(spec, 8, 1, spec.token_types) == one
     projected.clear()
-    monkeypatch.setattr(engine, "HELD_BYTES", 2 * one)
+    monkeypatch.setattr(portions, "HELD_BYTES", 2 * one)
     pairs = replay_edits(fresh(name="pairs"), EDITS)
     assert projected == [8, 8, 8, 8, 4, 4]
     projected.clear()
-    monkeypatch.setattr(engine, "HELD_BYTES", 1)
+    monkeypatch.setattr(portions, "HELD_BYTES", 1)
     single = replay_edits(fresh(name="single"), EDITS)
     assert len(projected) == BATCHES * len(EDITS)
     for runs in (pairs, single):
