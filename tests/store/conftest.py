@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import strategies as st
 
+from cachetool.objects import ObjectPath
 from cachetool.store import (
     DTYPES,
     ImageTable,
@@ -141,6 +142,11 @@ def tree(path: Path) -> dict[str, bytes]:
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
 
 
+def objects(path: ObjectPath) -> dict[str, bytes]:
+    """All objects of a store by relative key."""
+    return {one.key.removeprefix(f"{path.key}/"): one.read_bytes() for one, _found in path.walk_objects()}
+
+
 @pytest.fixture(autouse=True)
 def _no_sync() -> Iterator[None]:
     """Spare the wait for the disk: thousands of files are written here, none of which has to survive a power loss."""
@@ -158,4 +164,6 @@ def example() -> Example:
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
     """The helpers of this file, since test files cannot import it."""
-    return SimpleNamespace(make_example=make_example, examples=examples(), image_table=image_table, tree=tree)
+    return SimpleNamespace(
+        make_example=make_example, examples=examples(), image_table=image_table, tree=tree, objects=objects
+    )
