@@ -21,6 +21,7 @@ TOGETHER = (
         "tests/analyses/test_analyze",
     ),
     ("tests/replaying/",),
+    ("tests/verifying/",),
 )  # fmt: skip
 """Beginnings of paths of tests that share what takes seconds to make: a cache and its runs, a study, a model."""
 
