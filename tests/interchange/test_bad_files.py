@@ -127,12 +127,43 @@ def test_values_that_are_promised_and_absent(cache: Path, tmp_path: Path) -> Non
     assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
 
 
-def test_text_that_is_no_unicode_is_refused_by_name(cache: Path, tmp_path: Path) -> None:
+def text_that_is_no_unicode(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b'"dataset": "photos"', b'"dataset": "phot\xffs"'))
+
+
+def root_that_is_no_group(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    with h5py.File(file) as handle:
+        message = h5py.h5o.get_info(handle.id).addr + 16
+    content[message + 1] ^= 1  # it said that this is a group
+    file.write_bytes(content)
+
+
+def chunks_that_cannot_be_found(file: Path) -> None:
+    content = file.read_bytes()
+    with h5py.File(file) as handle:
+        chunk = handle["patches"].id.get_chunk_info_by_coord((4, 1, 0, 0)).byte_offset
+    node = content.rindex(b"TREE", 0, content.index(chunk.to_bytes(8, "little")))  # which tells where chunks lie
+    file.write_bytes(content[:node] + b"TRUE" + content[node + 4 :])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "expected"),
+    [
+        (text_that_is_no_unicode, StoreError, r"a\.h5 cannot be imported:\s+UnicodeEncodeError"),
+        (root_that_is_no_group, StoreError, r"a\.h5 cannot be read as HDF5"),
+        (chunks_that_cannot_be_found, DamagedError, r"a\.h5 is damaged at the images 0 to 3, state 0 of patches"),
+    ],
+)
+def test_spoilt_bytes_are_refused_by_name(
+    cache: Path, tmp_path: Path, spoil: Callable[[Path], None], error: type[StoreError], expected: str
+) -> None:
     file = tmp_path / "a.h5"
     export_file(cache, file)
-    file.write_bytes(file.read_bytes().replace(b'"dataset": "photos"', b'"dataset": "phot\xffs"'))
-    with pytest.raises(StoreError, match=r"a\.h5 cannot be imported:\s+UnicodeEncodeError"):
+    spoil(file)
+    with pytest.raises(error, match=expected):
         import_file(file, root=tmp_path / "new")
+    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
 
 
 def test_a_heap_without_an_end_is_refused(cache: Path, tmp_path: Path) -> None:
@@ -145,31 +176,6 @@ def test_a_heap_without_an_end_is_refused(cache: Path, tmp_path: Path) -> None:
     read = f"from cachetool.interchange import import_file; import_file({str(file)!r})"
     done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, timeout=60, check=False)
     assert f"StoreError: {file} cannot be read as HDF5: an object of a heap claims 0 bytes" in done.stderr
-
-
-def test_a_root_that_is_no_group_is_refused_by_name(cache: Path, tmp_path: Path) -> None:
-    file = tmp_path / "a.h5"
-    export_file(cache, file)
-    content = bytearray(file.read_bytes())
-    with h5py.File(file) as handle:
-        message = h5py.h5o.get_info(handle.id).addr + 16
-    content[message + 1] ^= 1  # it said that this is a group
-    file.write_bytes(content)
-    with pytest.raises(StoreError, match=r"a\.h5 cannot be read as HDF5"):
-        import_file(file, root=tmp_path / "new")
-
-
-def test_chunks_that_cannot_be_found_are_refused_by_name(cache: Path, tmp_path: Path) -> None:
-    file = tmp_path / "a.h5"
-    export_file(cache, file)
-    content = file.read_bytes()
-    with h5py.File(file) as handle:
-        chunk = handle["patches"].id.get_chunk_info_by_coord((4, 1, 0, 0)).byte_offset
-    node = content.rindex(b"TREE", 0, content.index(chunk.to_bytes(8, "little")))  # which tells where chunks lie
-    file.write_bytes(content[:node] + b"TRUE" + content[node + 4 :])
-    with pytest.raises(DamagedError, match=r"a\.h5 is damaged at the images 0 to 3, state 0 of patches"):
-        import_file(file, root=tmp_path / "new")
-    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
 
 
 def test_changed_bytes_and_truncation_are_seen(cache: Path, tmp_path: Path) -> None:
