@@ -13,7 +13,8 @@ from typing import Literal
 from cachetool.backbones import default_batch_size
 from cachetool.edits import Edit
 from cachetool.environment import resolve_device
-from cachetool.objects import Place, check_writable
+from cachetool.events import Silent
+from cachetool.objects import AnyPlace, Place, check_writable
 from cachetool.plan.costs import Plan, disk_bytes, parameter_bytes
 from cachetool.plan.measuring import (
     count_operations,
@@ -21,10 +22,11 @@ from cachetool.plan.measuring import (
     project,
     run_blocks,
     seconds_per_image,
-    timed,
     write_speed,
     zeros,
 )
+from cachetool.plan.preparing import preparing_seconds
+from cachetool.replaying.calibrations import Calibrations
 from cachetool.replaying.certificate import SAMPLE_IMAGES
 from cachetool.replaying.checks import kept_types, require_cache
 from cachetool.replaying.model import open_backbone
@@ -40,13 +42,14 @@ def plan_replay(
     weights: str | Path | None = None,
     keep: Iterable[int] | Literal["all"] | None = None,
     keep_tokens: Iterable[str] | None = None,
+    calibration: AnyPlace | None = None,
     device: str | None = None,
     batch_size: int | None = None,
 ) -> Plan:
     """Costs of replaying edits, and whether recomputing early blocks would beat reading their result.
 
-    One block of images is read, one batch is run from each first state, and a temporary file is written, all timed here
-    and now, to predict the whole. What calibrations and the off-distribution meter take is left out.
+    One block of images is read, edits are prepared on it, one batch is run from each first state, and a temporary file
+    is written, all timed here and now, to predict the whole. What making a calibration takes is left out.
     """
     check_writable(cache)
     started = time.perf_counter()
@@ -67,7 +70,11 @@ def plan_replay(
     starts = sorted({one.from_layer for one in groups})
     first = starts[0]
     block = min(max(one.block for one in groups), images)
-    read_seconds = timed(lambda: reader.read_state(first, 0, block)) / block
+    begun_reading = time.perf_counter()
+    state = reader.read_state(first, 0, block)
+    read_seconds = (time.perf_counter() - begun_reading) / block
+    calibrations = Calibrations(reader, calibration, Silent())
+    prepare_seconds = preparing_seconds(reader, calibrations, edits, state, max(max(one.keep) for one in groups))
     forward_seconds = seconds_per_image(backbone, resolved, size)
     recompute = forward_seconds * first / depth
     from_state = {start: seconds_per_image(backbone, resolved, size, start) for start in starts}
@@ -77,7 +84,7 @@ def plan_replay(
     shared = sum(one.shared(spec, types) for one in groups if one.from_layer < depth)
     projecting = partial(project, backbone, zeros(backbone, resolved, size, depth - 1))
     written = sum(one.disk_bytes(spec, types) for one in groups)
-    reading = images * read_seconds * len(groups)
+    reading, preparing = images * read_seconds * len(groups), images * prepare_seconds
     compute = images * (sum(from_state[start] for start in begun) - shared * median_seconds(projecting) / size)
     above = {
         start: count_operations(partial(run_blocks, backbone, zeros(backbone, resolved, 1, start), start))
@@ -97,11 +104,12 @@ def plan_replay(
         "floating_point_operations": images * operations,
         "opening_seconds": opening,
         "reading_seconds": reading,
+        "preparing_seconds": preparing,
         "compute_seconds": compute,
         "certificate_seconds": certificate,
         "write_seconds": write,
         "recomputing_early_blocks_seconds": images * recompute,
-        "predicted_seconds": opening + certificate + max(reading, compute, write),
+        "predicted_seconds": opening + certificate + max(reading + preparing, compute, write),
     }
     if recompute < read_seconds:
         verdict = f"recomputing blocks 0 to {first} would be faster than reading state {first} here"

@@ -12,7 +12,7 @@ from cachetool.edits.meter import Meter
 from cachetool.errors import InvalidEditError, StoreError
 from cachetool.events import Events
 from cachetool.images import image_digest
-from cachetool.objects import AnyPlace
+from cachetool.objects import AnyPlace, Place
 from cachetool.store import StateDigests, StoreReader, key_digest
 
 OWN = "(the cache itself)"
@@ -57,6 +57,14 @@ class Calibrations:
             self._own[token_type, layers] = self._make_own(token_type, layers)
         return self._own[token_type, layers]
 
+    def at_hand(self, edit: Edit) -> Calibration | None:
+        """The calibration for one edit, where it need not be made first."""
+        if self._given is not None:
+            return self._given
+        token_type = edit.parsed_target().token_type
+        path = self._own_path(token_type, self._needed_layers(edit, token_type))
+        return Calibration.read(path) if (path / "zarr.json").is_file() else None
+
     def meter(self, edit: Edit) -> Meter:
         """The meter of the edit's calibration: edits that share a calibration share what is fitted to it."""
         calibration = self.for_edit(edit)
@@ -96,11 +104,15 @@ class Calibrations:
             return tuple(edit.edited_layers(self._reader.spec.layers[-1]))
         return (edit.from_layer,)
 
-    def _make_own(self, token_type: str, layers: Sequence[int]) -> Calibration:
+    def _own_path(self, token_type: str, layers: Sequence[int]) -> Place:
+        """Where the cache's own calibration lies: beside it, under a name that says what it was made from."""
         spec = self._reader.spec
         values = StateDigests(self._reader.path).of({token_type: layers})
         digest = key_digest({"cache": spec.key, "images": image_digest(spec.images), "values": values})
-        path = places.calibrations_directory(self._reader.path) / f"own-{token_type}-{digest[:12]}.zarr"
+        return places.calibrations_directory(self._reader.path) / f"own-{token_type}-{digest[:12]}.zarr"
+
+    def _make_own(self, token_type: str, layers: Sequence[int]) -> Calibration:
+        path = self._own_path(token_type, layers)
         if not (path / "zarr.json").is_file():
             made = calibrate(
                 self._reader,

@@ -131,7 +131,7 @@ def _replays(folder: Path, inputs: Inputs, request: Request) -> Iterator[Compari
     yield speed(what, "full forwards with hooks, decoding included", (replayed, hooked), 4.0, counts)
     yield slower("the same", "the larger of the same blocks in memory and writing", (replayed, max(blocks, wrote)), 1.1)
     clear()
-    yield prediction("replay on CUDA", plan_replay(path, edits, device=DEVICE), replayed)
+    yield prediction("replay on CUDA", plan_replay(path, edits, calibration=calibration, device=DEVICE), replayed)
 
     for batch in BATCH_SIZES:
         works = (alone(request.backbone, ARITHMETIC[0], batch), alone(request.backbone, ARITHMETIC[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from cachetool import Edit
 from cachetool.backbones import Backbone
 from cachetool.extraction.buffers import BlockBuffer
 from cachetool.places import runs_directory
-from tests.benchmarks.models import EDITS, FROM_LAYER, MODEL, REPEATS, make_inputs
+from cachetool.plan import plan_replay
+from tests.benchmarks.models import EDITS, FROM_LAYER, MODEL, REPEATS, make_inputs, prediction
 from tests.benchmarks.ratios import Comparison, in_turns, slower
 from tests.benchmarks.raw_files import raw_write
 
@@ -46,7 +48,8 @@ def measure(folder: Path) -> Iterator[Comparison]:
     calibration = cachetool.calibrate(path, name="benchmark").attrs["cachetool_path"]
     edits = [Edit("registers", one, FROM_LAYER) for one in EDITS]
 
-    def replay() -> None:
+    @contextmanager
+    def costing_nothing() -> Iterator[None]:
         with (
             patch.object(Backbone, "run", run),
             # What a device does: products that edits share, the edit itself, rounding, looking at the range.
@@ -57,6 +60,10 @@ def measure(folder: Path) -> Iterator[Comparison]:
             patch("cachetool.replaying.replayer.certify", lambda *_, **_kw: {"relative_error": 0.0}),
             threadpool_limits(limits=1, user_api="openmp"),  # as `copying_alone` has it on a device
         ):
+            yield
+
+    def replay() -> None:
+        with costing_nothing():
             cachetool.replay(path, edits, calibration=calibration, batch_size=BATCH, device="cpu")
 
     fill, kept = BlockBuffer.store, list[BlockBuffer]()
@@ -77,13 +84,13 @@ def measure(folder: Path) -> Iterator[Comparison]:
     replay()
     written = [file.stat().st_size for file in runs_directory(path).rglob("*") if file.is_file()]
     seconds = in_turns(replay, raw_write(folder, sum(written)), repeats=REPEATS, warm=False, before=clear)
-    yield slower(
-        f"replay of {len(EDITS)} edits from layer {FROM_LAYER} whose blocks cost nothing",
-        "a raw file of what it writes",
-        seconds,
-        2.0,
-        {"images": str(IMAGES), "written": f"{sum(written) / 2**20:.0f} MB in {len(written)} files"},
-    )
+    what = f"replay of {len(EDITS)} edits from layer {FROM_LAYER} whose blocks cost nothing"
+    counts = {"images": str(IMAGES), "written": f"{sum(written) / 2**20:.0f} MB in {len(written)} files"}
+    yield slower(what, "a raw file of what it writes", seconds, 2.0, counts)
+    clear()
+    with costing_nothing():
+        plan = plan_replay(path, edits, calibration=calibration, batch_size=BATCH, device="cpu")
+    yield prediction("same", plan, seconds[0])
 
 
 def _noted(buffer: BlockBuffer, layer: int, images: torch.Tensor, *_: Any) -> None:

@@ -74,9 +74,10 @@ def measure(folder: Path) -> Iterator[Comparison]:
     )  # fmt: skip
     yield slower("the same", "the same blocks on tensors in memory", (replayed, alone), 1.05, counts)
     clear()
-    yield prediction("replay", plan_replay(path, edits, batch_size=BATCH, device="cpu"), replayed)
-
     artefact = calibration.attrs["cachetool_path"]
+    plan = plan_replay(path, edits, calibration=artefact, batch_size=BATCH, device="cpu")
+    yield prediction("replay", plan, replayed)
+
     last = [Edit("registers", "zero", 11)]
     seconds = in_turns(
         lambda: cachetool.replay(path, last, calibration=artefact, keep_tokens=["cls"], device="cpu"),

@@ -33,6 +33,8 @@ POLL = 0.01
 """Seconds between two looks at a process: often enough to see a block, seldom enough not to slow it down."""
 IMAGES = 256
 """Images, where their number is not what changes."""
+MOST_PHOTOS = 1536
+"""A multiple of the images of a run's largest block (128 of ViT-S), by which memory must have stopped to grow."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Measured:
 
 def series_of_images(model: str) -> list[Series]:
     """Extraction and replay against images; the smallest holds one block or less."""
-    counts = (64, 256, 768, 1536) if model == TINY else (64, 256, 512)
+    counts = (64, 256, 768, 1536) if model == TINY else (64, 256, 512, MOST_PHOTOS)
     point = {"model": model, "edits": 2}
     return [
         Series(name, "images", counts, tuple({**point, "images": count} for count in counts))
@@ -309,7 +311,7 @@ def prepare_photos(root: Path) -> None:
     from tests.benchmarks.models import ARCHITECTURE, make_photos
     from tests.reference.plain_models import random_vit, save_weights
 
-    make_photos(root / "photos")
+    make_photos(root / "photos", MOST_PHOTOS)
     save_weights(random_vit(ARCHITECTURE, seed=0), root / "weights.safetensors")
 
 

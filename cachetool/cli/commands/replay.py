@@ -121,6 +121,7 @@ def command(
             weights=weights,
             keep="all" if keep == "all" else integers(keep, "--keep"),
             keep_tokens=words(keep_tokens),
+            calibration=None if calibration is None else place(calibration),
             device=device,
             batch_size=batch_size,
         )
