@@ -55,6 +55,9 @@ def open_backbone(path: AnyPlace, spec: StoreSpec, weights: str | Path | None = 
 
 
 def compile_blocks(backbone: Backbone, first_block: int) -> None:
-    """Have blocks compiled when they are first called; lengths of batches may differ."""
+    """Have blocks compiled when they are first called; lengths of batches may differ.
+
+    They stay so, and round otherwise: the model must be one that nothing else computes with.
+    """
     for block in backbone.model.blocks[first_block:]:
         block.compile(dynamic=True)

@@ -12,6 +12,7 @@ import pytest
 
 from cachetool.backbones import Backbone, load
 from cachetool.datasets.scenes import Scene, draw_scene
+from cachetool.replaying.model import compile_blocks
 
 
 @cache
@@ -24,6 +25,12 @@ def quick_load(name: str, *, weights: Any = None, image_size: int | None = None)
     if name == "tiny-reg" and weights is None:
         return _embedded(image_size)
     return load(name, weights=weights, image_size=image_size)
+
+
+def quick_compile_blocks(backbone: Backbone, first_block: int) -> None:
+    """Leave the model to whoever compiles it: replays that load it afterwards would round as its blocks do."""
+    _embedded.cache_clear()
+    compile_blocks(backbone, first_block)
 
 
 @lru_cache(maxsize=2000)
@@ -42,6 +49,8 @@ def quick() -> Iterator[None]:
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr("cachetool.extraction.request.load", quick_load)
         patch.setattr("cachetool.replaying.model.load", quick_load)
+        for module in ("replayer", "replay_again"):
+            patch.setattr(f"cachetool.replaying.{module}.compile_blocks", quick_compile_blocks)
         patch.setattr("cachetool.datasets.shapes.draw_scene", quick_scene)
         patch.setattr("cachetool.plan.measuring.TIMED_PASSES", 1)
         yield

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cachetool import Edit
+from cachetool.arithmetic import Arithmetic
+from cachetool.backbones import load
 from cachetool.errors import CertificateError, UnknownNameError
+from cachetool.events import Silent
 from cachetool.replaying import replay_edits
+from cachetool.replaying.replayer import Settings
 from tests.reference.plain_models import stored_array
+from tests.reference.quick import quick_load
 
 EDITS = (
     Edit("registers", "zero", 9),
@@ -70,9 +77,54 @@ def test_what_the_device_cannot_do_is_refused_before_any_work(fresh: Callable[..
     assert not cache.with_suffix(".runs").exists()
 
 
+@pytest.fixture
+def compiled_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled blocks round otherwise, as they do, and take no seconds."""
+
+    def compiled(call: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        return lambda *arguments, **named: call(*arguments, **named) * (1 + 1e-6)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+
+
+@pytest.mark.usefixtures("compiled_otherwise")
+@pytest.mark.parametrize("opened_by", [load, quick_load])
+def test_blocks_are_compiled_for_one_replay_alone(
+    caches: dict[str, Path], fresh: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, opened_by: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr("cachetool.replaying.model.load", opened_by)
+    edit = Edit("registers", "zero", 9)
+    (compiled,) = replay_edits(fresh(), [edit], compiled=True)
+    (plain,) = replay_edits(fresh(name="plain"), [edit])
+    (before,) = replay_edits(caches["float32"], [edit])
+    assert not compiled.certificate["bit_equal"]
+    assert plain.certificate["bit_equal"]
+    assert np.array_equal(stored_array(plain.path, "patches"), stored_array(before.path, "patches"))
+
+
+@pytest.mark.usefixtures("compiled_otherwise")
+def test_a_worker_that_compiled_blocks_opens_others_for_replays_without(
+    caches: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
+    from cachetool.distributing import workers
+    from cachetool.distributing.replays import CertificateJob
+
+    monkeypatch.setattr(workers, "_kept", {})
+    found = []
+    for compiled in (False, True, False):
+        settings = Settings(
+            cache=caches["float32"], token_types=("cls", "registers", "patches"), calibration=None, weights=None,
+            device="cpu", arithmetic=Arithmetic(compiled=compiled), batch_size=None,
+        )  # fmt: skip
+        job = CertificateJob(cache=settings.cache, settings=settings)
+        found.append(job.open(Silent()).run(9)["bit_equal"])
+    assert found == [True, False, True]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
-def test_compiled_blocks_agree(caches: dict[str, Path]) -> None:
+def test_compiled_blocks_agree(caches: dict[str, Path], fresh: Callable[..., Path]) -> None:
     edit = Edit("registers", "zero", 11)
     (plain,) = replay_edits(caches["float32"], [edit])
     (compiled,) = replay_edits(caches["float32"], [edit], compiled=True)
@@ -81,3 +133,6 @@ def test_compiled_blocks_agree(caches: dict[str, Path]) -> None:
     np.testing.assert_allclose(
         stored_array(compiled.path, "patches"), stored_array(plain.path, "patches"), rtol=1e-4, atol=1e-4
     )
+    (after,) = replay_edits(fresh(), [edit])
+    assert after.certificate["bit_equal"]
+    assert np.array_equal(stored_array(after.path, "patches"), stored_array(plain.path, "patches"))
