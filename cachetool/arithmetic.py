@@ -49,14 +49,9 @@ class Arithmetic:
     @contextmanager
     def used(self, device: torch.device) -> Iterator[None]:
         """Compute so within the block."""
-        before = torch.backends.cuda.matmul.allow_tf32
         rounding = torch.autocast(device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
-        torch.backends.cuda.matmul.allow_tf32 = before or self.precision == "tf32"
-        try:
-            with rounding:
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+        with _tf32_products() if self.precision == "tf32" else rounding:
+            yield
 
     @property
     def description(self) -> str:
@@ -68,3 +63,19 @@ class Arithmetic:
     def key_parts(self) -> dict[str, Any]:
         """What to add to the key of a run; empty for the default."""
         return {"arithmetic": self.description.removeprefix(", ")} if self.description else {}
+
+
+@contextmanager
+def _tf32_products() -> Iterator[None]:
+    matmul = torch.backends.cuda.matmul
+    before: bool | str
+    rounded: bool | str
+    try:
+        name, before, rounded = "allow_tf32", matmul.allow_tf32, True
+    except RuntimeError:  # somebody used the newer name of the setting (torch 2.9): then the older one raises
+        name, before, rounded = "fp32_precision", matmul.fp32_precision, "tf32"
+    setattr(matmul, name, rounded)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -26,6 +27,8 @@ def resolve_device(device: str | None) -> torch.device:
     # torch lets convolutions (the patch embedding) round to 10 bits on CUDA unless told otherwise: a float32 state
     # would be off by 1e-3, and no certificate could see it, since replays do not embed again.
     torch.backends.cudnn.allow_tf32 = False
+    if hasattr(torch.backends.cudnn, "conv"):  # torch 2.9: a setting for everything counts where this one says nothing
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -64,9 +67,18 @@ def kernel_name(device: torch.device) -> str:
     """Name of what computes attention and products on a device; results agree bit for bit only within one."""
     attention = f"{'fused' if use_fused_attn() else 'plain'} attention"
     if device.type == "cuda":
-        products = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
-        convolutions = "on" if torch.backends.cudnn.allow_tf32 else "off"
+        products = "on" if _rounds(torch.backends.cuda.matmul) else "off"
+        convolutions = "on" if _rounds(getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)) else "off"
         return f"cuda {torch.version.cuda}, tf32 products {products}, tf32 convolutions {convolutions}, {attention}"
     if device.type == "cpu":
         return f"cpu {torch.backends.cpu.get_cpu_capability()}, {attention}"
     return f"{device.type}, {attention}"
+
+
+def _rounds(setting: Any) -> bool:
+    """Whether a setting of torch has float32 rounded to 10 bits.
+
+    From torch 2.9 on it has a newer name; to ask by the older one raises where somebody used the newer.
+    """
+    newer = getattr(setting, "fp32_precision", None)
+    return bool(setting.allow_tf32) if newer is None else newer == "tf32"

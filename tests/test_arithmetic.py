@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
 from cachetool.arithmetic import Arithmetic
+from cachetool.environment import kernel_name, resolve_device
 from cachetool.errors import UnknownNameError
 
 
@@ -28,6 +32,52 @@ def test_tf32_lasts_as_long_as_it_is_used(before):
         assert torch.backends.cuda.matmul.allow_tf32 is before
     finally:
         torch.backends.cuda.matmul.allow_tf32 = found
+
+
+needs_newer = pytest.mark.skipif(
+    not hasattr(torch.backends, "fp32_precision"), reason="this torch does not have the newer name of the setting"
+)
+
+
+@pytest.fixture
+def newer() -> Iterator[Any]:
+    """The newer name of the setting, which makes the older one unreadable once it is used."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
+        _ = matmul.allow_tf32
+    yield matmul
+    matmul.fp32_precision = before
+
+
+@needs_newer
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_the_newer_name_of_the_setting_stays_as_it_was(newer, precision):
+    with Arithmetic(precision).used(torch.device("cpu")):
+        assert newer.fp32_precision == "tf32"
+    newer.fp32_precision = "ieee"
+    with Arithmetic(precision).used(torch.device("cpu")):
+        assert newer.fp32_precision == ("tf32" if precision == "tf32" else "ieee")
+    assert newer.fp32_precision == "ieee"
+
+
+@needs_newer
+def test_kernels_are_named_by_the_newer_setting_too(newer):
+    resolve_device("cpu")
+    assert "tf32 products on, tf32 convolutions off" in kernel_name(torch.device("cuda"))
+    newer.fp32_precision = "ieee"
+    assert "tf32 products off, tf32 convolutions off" in kernel_name(torch.device("cuda"))
+
+
+@needs_newer
+def test_a_setting_for_everything_does_not_round_convolutions():
+    torch.backends.fp32_precision = "tf32"
+    try:
+        resolve_device("cpu")
+        assert "tf32 convolutions off" in kernel_name(torch.device("cuda"))
+    finally:
+        torch.backends.fp32_precision = "none"
 
 
 def test_bfloat16_rounds_products_alone():

@@ -5,24 +5,23 @@ The only part of the package that works on PyTorch tensors. Nothing is changed i
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cachetool.edits.selection import Selection
 
+Places = tuple[Tensor, Tensor]
+"""Image and position of tokens, int64, each (pair,), as they index a state (image, token, channel)."""
 
-def replace_tokens(
-    state: Tensor, selection: Selection, values: NDArray[np.float32], *, in_place: bool = False
-) -> Tensor:
+
+def replace_tokens(state: Tensor, where: Places, values: Tensor, *, in_place: bool = False) -> Tensor:
     """`state` (image, token, channel), or a copy of it, with `values` (pair, channel) at the selected tokens."""
-    return _put(state, selection, values, in_place, accumulate=False)
+    return _put(state, where, values, in_place, accumulate=False)
 
 
-def add_tokens(state: Tensor, selection: Selection, values: NDArray[np.float32], *, in_place: bool = False) -> Tensor:
+def add_tokens(state: Tensor, where: Places, values: Tensor, *, in_place: bool = False) -> Tensor:
     """`state` (image, token, channel), or a copy of it, with `values` (pair, channel) added to the selected tokens."""
-    return _put(state, selection, values, in_place, accumulate=True)
+    return _put(state, where, values, in_place, accumulate=True)
 
 
 def attention_mask(selection: Selection, tokens: int, device: torch.device | str = "cpu") -> Tensor:
@@ -40,15 +39,6 @@ def hide_keys(selected: Tensor) -> Tensor:
     return (~selected[:, None, :] | itself)[:, None]
 
 
-def places(selection: Selection, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Image and position of the selected tokens, int64, each (pair,), as they index a state (image, token, channel)."""
-    image, position = (torch.from_numpy(array).to(device) for array in (selection.image, selection.position))
-    return image, position
-
-
-def _put(
-    state: Tensor, selection: Selection, values: NDArray[np.float32], in_place: bool, *, accumulate: bool
-) -> Tensor:
-    put = torch.from_numpy(np.ascontiguousarray(values)).to(device=state.device, dtype=state.dtype)
+def _put(state: Tensor, where: Places, values: Tensor, in_place: bool, *, accumulate: bool) -> Tensor:
     changed = state if in_place else state.clone()
-    return changed.index_put_(places(selection, state.device), put, accumulate=accumulate)
+    return changed.index_put_(where, values.to(state.dtype), accumulate=accumulate)

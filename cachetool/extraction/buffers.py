@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import torch
 
 from cachetool.errors import OutOfMemoryError, RangeError
 from cachetool.extraction.copies import Copies
+from cachetool.extraction.halving import ran_out
 from cachetool.store import empty_for_reading
 from cachetool.tokens import TokenLayout
 
@@ -39,14 +42,15 @@ class BlockBuffer:
         self._dtype = dtype
         device = device or torch.device("cpu")
         self._copies = Copies(device)
-        self._tensors = {
-            name: torch.empty(
-                (len(layers), images, layout.count(name), channels),
-                dtype=TORCH_DTYPES[dtype],
-                pin_memory=device.type == "cuda",
-            )
-            for name in token_types
-        }
+        with _memory_for(f"{len(layers)} stored states of {images} images ({dtype})"):
+            self._tensors = {
+                name: torch.empty(
+                    (len(layers), images, layout.count(name), channels),
+                    dtype=TORCH_DTYPES[dtype],
+                    pin_memory=device.type == "cuda",
+                )
+                for name in token_types
+            }
         self.images = images
         self._stored = np.zeros((len(layers), images), dtype=np.bool_)
         self._peaks: list[tuple[int, torch.Tensor, Sequence[str]]] = []
@@ -100,9 +104,11 @@ class BlockBuffer:
             A value is not finite or beyond the range of the storage dtype; names layer, image, value and what to do.
         """
         limit = torch.finfo(TORCH_DTYPES[self._dtype]).max
-        for layer, peaks, image_ids in self._peaks:
-            if not bool((peaks <= limit).all()):  # also true for NaN, which no comparison holds for
-                self._refuse(layer, peaks.cpu(), limit, image_ids)
+        # All at once, since each answer has a GPU finish what it was given; false for NaN too, as any comparison.
+        if self._peaks and not bool((torch.cat([peaks for _, peaks, _ in self._peaks]) <= limit).all()):
+            for layer, peaks, image_ids in self._peaks:
+                if not bool((peaks <= limit).all()):
+                    self._refuse(layer, peaks.cpu(), limit, image_ids)
         self._peaks.clear()
 
     def erase(self, image: npt.NDArray[np.int64], position: npt.NDArray[np.int64]) -> None:
@@ -144,19 +150,28 @@ def host_memory(shape: tuple[int, ...], device: torch.device) -> npt.NDArray[np.
 
     Raises `OutOfMemoryError`.
     """
-    try:
+    with _memory_for(f"a state of {shape[0]} images (float32 {shape})"):
         if device.type == "cuda":
             pinned: npt.NDArray[np.float32] = torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy()
             return pinned
         return empty_for_reading(shape, np.float32)
+
+
+@contextmanager
+def _memory_for(what: str) -> Iterator[None]:
+    """Say for what there is no memory. Raises `OutOfMemoryError`."""
+    try:
+        yield
     except (MemoryError, RuntimeError) as error:  # torch's is the second
+        if not ran_out(error):
+            raise
         raise OutOfMemoryError(
-            f"there is no memory for a state of {shape[0]} images (float32 {shape}): {error}; free some, then run the "
-            "same command again: finished blocks are kept"
+            f"there is no memory for {what}: {error}; free some, then run the same command again: finished blocks are "
+            "kept"
         ) from error
 
 
-def to_device(values: npt.NDArray[np.float32], device: torch.device) -> torch.Tensor:
+def to_device(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     """A tensor on a device; through pinned memory on CUDA, so that the copy does not wait for what is computed."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

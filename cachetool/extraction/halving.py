@@ -42,7 +42,7 @@ class Halving:
             try:
                 compute(part)
             except (MemoryError, RuntimeError) as error:
-                if not _ran_out(error):
+                if not ran_out(error):
                     raise
                 self._halve(part.stop - part.start, error)
             else:
@@ -63,5 +63,6 @@ class Halving:
         self._events.message(f"memory ran out with {size} images at a time; going on with {size // 2} ({cause})")
 
 
-def _ran_out(error: BaseException) -> bool:
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _WORDS)

@@ -12,13 +12,13 @@ import torch
 
 from cachetool.arithmetic import Arithmetic
 from cachetool.backbones import Backbone, Projections
-from cachetool.edits import Selection
-from cachetool.edits.apply import add_tokens, attention_mask, places, replace_tokens
+from cachetool.edits.apply import add_tokens, attention_mask, replace_tokens
 from cachetool.environment import copying_alone
 from cachetool.events import Events
 from cachetool.extraction.buffers import BlockBuffer, to_device
 from cachetool.extraction.halving import Halving
 from cachetool.replaying.arm import Arm, EditInHand, PreparedEdit
+from cachetool.replaying.batches import BatchEdit, batch_edit
 from cachetool.replaying.certificate import wanted_positions
 from cachetool.replaying.preparing import prepared_ahead
 from cachetool.store import StoreReader
@@ -147,11 +147,13 @@ def _compute(
         ids = [spec.images.image_id[first + row] for row in rows]
         whole = int(rows[-1]) - int(rows[0]) == len(rows) - 1
         batch = to_device(state[rows[0] : rows[-1] + 1] if whole else state[rows], device)
+        # Of all edits before the first block: a device that computes is not waited for.
+        edits = [batch_edit(edit, rows, device) for _arm, edit in group]
         with arithmetic.used(device), torch.inference_mode():
             projections = backbone.project(batch, start) if whole_first and any(sharing) else None
-            for (arm, edit), shares, buffer in zip(group, sharing, buffers, strict=True):
+            for (arm, _edit), edit, shares, buffer in zip(group, edits, sharing, buffers, strict=True):
                 _run_batch(
-                    backbone, arm, _of_rows(edit, rows), batch, projections if shares else None,
+                    backbone, arm, edit, batch, projections if shares else None,
                     torch.from_numpy(rows), ids, buffer, stop, wanted,
                 )  # fmt: skip
             # After all edits: to look at one's values has a GPU finish them before the next edit is begun.
@@ -175,7 +177,7 @@ def _shares(edit: PreparedEdit, tokens: int) -> bool:
 def _run_batch(
     backbone: Backbone,
     arm: EditInHand,
-    prepared: PreparedEdit,
+    prepared: BatchEdit,
     state: torch.Tensor,
     projections: Projections | None,
     rows: torch.Tensor,
@@ -188,12 +190,12 @@ def _run_batch(
     put = add_tokens if arm.replacement.kind == "add" else replace_tokens
     start, selection, values = arm.edit.from_layer, prepared.selection, prepared.values
     if projections is not None and start in values and len(selection):
-        projections = projections.after_edit(*places(selection, state.device))
+        projections = projections.after_edit(*prepared.where)
 
     def edit(layer: int, running: torch.Tensor) -> torch.Tensor:
         if layer in values and len(selection):
             # What a block gives is nobody else's; the first state is read by all edits.
-            running = put(running, selection, values[layer], in_place=layer > start)
+            running = put(running, prepared.where, values[layer], in_place=layer > start)
         buffer.store(layer, rows, running, image_ids)
         return running
 
@@ -210,14 +212,3 @@ def _run_batch(
     state = backbone.run(state, start, unmasked_from, edit, attention_mask=mask, wanted=last, projections=projections)
     if unmasked_from < stop:
         backbone.run(state, unmasked_from, stop, go_on, wanted=wanted)
-
-
-def _of_rows(edit: PreparedEdit, rows: npt.NDArray[np.int64]) -> PreparedEdit:
-    """The part of a block's edit that concerns some of its images, which are numbered from 0 on."""
-    selection = edit.selection
-    pairs = np.flatnonzero(np.isin(selection.image, rows))
-    image = np.searchsorted(rows, selection.image[pairs])
-    return PreparedEdit(
-        Selection(selection.token_type, image, selection.position[pairs], selection.token[pairs], len(rows)),
-        {layer: found[pairs] for layer, found in edit.values.items()},
-    )
