@@ -100,9 +100,9 @@ def test_memory_is_that_of_the_blocks_of_the_runs_and_more_work_takes_no_less(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, weights = memory(cache, 1), memory(cache, 1) - 4 * STORED - VALUES - 2 * IMAGES * 69 * 96 * 4
-    monkeypatch.setattr("cachetool.plan.replay.run_block", lambda spec, edit, keep: 3)
+    monkeypatch.setattr("cachetool.plan.groups.run_block", lambda spec, edit, keep: 3)
     assert memory(cache, 1) - weights == (whole - weights) / 4
-    monkeypatch.setattr("cachetool.plan.replay.run_block", lambda spec, edit, keep: 3 if len(keep) > 4 else 12)
+    monkeypatch.setattr("cachetool.plan.groups.run_block", lambda spec, edit, keep: 3 if len(keep) > 4 else 12)
     late = [cachetool.Edit("registers", "zero", 9)]
     early = [cachetool.Edit("registers", "zero", 1)]
     both = plan_replay(cache, [*late, *early], keep="all").costs
@@ -115,6 +115,6 @@ def test_edits_whose_runs_are_cut_otherwise_are_read_for_apart(cache: Path, monk
     edits = [cachetool.Edit("registers", "zero", 9), cachetool.Edit("patches", "zero", 9)]
     together = plan_replay(cache, edits).costs["read_bytes"]
     monkeypatch.setattr(
-        "cachetool.plan.replay.run_block", lambda spec, edit, keep: 12 if edit.target == "registers" else 4
+        "cachetool.plan.groups.run_block", lambda spec, edit, keep: 12 if edit.target == "registers" else 4
     )
     assert plan_replay(cache, edits).costs["read_bytes"] == 2 * together

@@ -40,10 +40,10 @@ def count_operations(work: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def seconds_per_image(backbone: Backbone, device: torch.device, batch_size: int, first_state: int = 0) -> float:
-    """Time of one image within a batch from a state on."""
-    values = zeros(backbone, device, batch_size, first_state)
-    return median_seconds(lambda: run_blocks(backbone, values, first_state)) / batch_size
+def seconds_per_image(backbone: Backbone, device: torch.device, batch_size: int) -> float:
+    """Time of one image within a batch."""
+    images = zeros(backbone, device, batch_size, 0)
+    return median_seconds(lambda: run_blocks(backbone, images, 0)) / batch_size
 
 
 def median_seconds(work: Callable[[], torch.Tensor]) -> float:
@@ -64,11 +64,17 @@ def zeros(backbone: Backbone, device: torch.device, images: int, first_state: in
     return torch.zeros(images, *shape, device=device)
 
 
-def run_blocks(backbone: Backbone, values: torch.Tensor, first_state: int) -> torch.Tensor:
-    """All blocks from a state on; of images, the embedding too."""
+def run_blocks(
+    backbone: Backbone,
+    values: torch.Tensor,
+    first_state: int,
+    stop: int | None = None,
+    wanted: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """All blocks from a state on, up to state `stop`; of images, the embedding too. `wanted` as for `Backbone.run`."""
     with torch.inference_mode():
         state = backbone.embed(values) if first_state == 0 else values
-        return backbone.run(state, first_state, backbone.depth)
+        return backbone.run(state, first_state, backbone.depth if stop is None else stop, wanted=wanted)
 
 
 def project(backbone: Backbone, values: torch.Tensor) -> torch.Tensor:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,6 +14,7 @@ from cachetool.environment import resolve_device
 from cachetool.events import Silent
 from cachetool.objects import AnyPlace, Place, check_writable
 from cachetool.plan.costs import Plan, disk_bytes, parameter_bytes
+from cachetool.plan.groups import group_edits
 from cachetool.plan.measuring import (
     count_operations,
     median_seconds,
@@ -27,12 +26,10 @@ from cachetool.plan.measuring import (
 )
 from cachetool.plan.preparing import preparing_seconds
 from cachetool.replaying.calibrations import Calibrations
-from cachetool.replaying.certificate import SAMPLE_IMAGES
-from cachetool.replaying.checks import kept_types, require_cache
+from cachetool.replaying.certificate import SAMPLE_IMAGES, wanted_positions
+from cachetool.replaying.checks import check_states, kept_types, require_cache
 from cachetool.replaying.model import open_backbone
-from cachetool.replaying.portions import portions, stored_bytes
-from cachetool.replaying.run_blocks import run_block, state_bytes, value_bytes
-from cachetool.store import StoreReader, StoreSpec
+from cachetool.store import StoreReader
 
 
 def plan_replay(
@@ -49,7 +46,8 @@ def plan_replay(
     """Costs of replaying edits, and whether recomputing early blocks would beat reading their result.
 
     One block of images is read, edits are prepared on it, one batch is run from each first state, and a temporary file
-    is written, all timed here and now, to predict the whole. What making a calibration takes is left out.
+    is written, all timed here and now, to predict the whole. What making a calibration takes is left out. Raises what
+    keeps the edits from being replayed, as far as that is known before.
     """
     check_writable(cache)
     started = time.perf_counter()
@@ -61,37 +59,40 @@ def plan_replay(
     backbone.place(resolved)
     opening = time.perf_counter() - started
     images, depth = len(spec.images), backbone.depth
-    for edit in edits:
-        edit.edited_layers(depth)
     named = None if keep is None or keep == "all" else sorted({*keep})
     types = kept_types(spec, keep_tokens)
-    groups = _groups(spec, edits, keep == "all", named or [depth])
+    check_states(reader, edits, named or (depth,), depth, own_calibration=calibration is None)
+    edits = list(dict.fromkeys(edits))  # as a replay does
+    groups = group_edits(spec, edits, keep == "all", named or [depth])
     size = min(batch_size or default_batch_size(backbone, resolved), max(one.block for one in groups), images)
     starts = sorted({one.from_layer for one in groups})
-    first = starts[0]
+    first, stop = starts[0], max(one.keep[-1] for one in groups)
+    wanted = wanted_positions(backbone.layout, types)
+    wanted = None if wanted is None else wanted.to(resolved)
     block = min(max(one.block for one in groups), images)
     begun_reading = time.perf_counter()
     state = reader.read_state(first, 0, block)
     read_seconds = (time.perf_counter() - begun_reading) / block
     calibrations = Calibrations(reader, calibration, Silent())
-    prepare_seconds = preparing_seconds(reader, calibrations, edits, state, max(max(one.keep) for one in groups))
+    prepare_seconds = preparing_seconds(reader, calibrations, edits, state, stop)
     forward_seconds = seconds_per_image(backbone, resolved, size)
     recompute = forward_seconds * first / depth
-    from_state = {start: seconds_per_image(backbone, resolved, size, start) for start in starts}
-    # Edits of a group share what their first block projects, as far as they are computed together; all blocks are of
-    # one shape.
+    run = partial(run_blocks, backbone, stop=stop, wanted=wanted)
+    from_state = {
+        start: median_seconds(partial(run, zeros(backbone, resolved, size, start), start)) / size for start in starts
+    }
+    # Edits of a group share what their first block projects, as far as they are computed together, unless it computes
+    # the wanted tokens alone; all blocks are of one shape.
     begun = [edit.from_layer for edit in edits]
-    shared = sum(one.shared(spec, types) for one in groups if one.from_layer < depth)
+    whole = [one for one in groups if one.from_layer < stop - (wanted is not None)]
+    shared = sum(one.shared(spec, types) for one in whole)
     projecting = partial(project, backbone, zeros(backbone, resolved, size, depth - 1))
     written = sum(one.disk_bytes(spec, types) for one in groups)
     reading, preparing = images * read_seconds * len(groups), images * prepare_seconds
     compute = images * (sum(from_state[start] for start in begun) - shared * median_seconds(projecting) / size)
-    above = {
-        start: count_operations(partial(run_blocks, backbone, zeros(backbone, resolved, 1, start), start))
-        for start in starts
-    }
+    above = {start: count_operations(partial(run, zeros(backbone, resolved, 1, start), start)) for start in starts}
     operations = sum(above[start] for start in begun) - shared * count_operations(projecting) // size
-    certificate = min(SAMPLE_IMAGES, images) * sum(from_state.values())
+    certificate = min(SAMPLE_IMAGES, images) * sum(forward_seconds * (depth - start) / depth for start in starts)
     write = written / write_speed(cache)
     costs: dict[str, int | float] = {
         "total_images": images,
@@ -99,7 +100,7 @@ def plan_replay(
         "read_bytes": disk_bytes(spec, images, 1, backbone.layout.types) * len(groups),
         "written_bytes": written,
         "memory_bytes": max(one.memory_bytes(spec, types) for one in groups) + parameter_bytes(backbone, first),
-        "blocks_run": sum(depth - edit.from_layer for edit in edits),
+        "blocks_run": sum(stop - edit.from_layer for edit in edits),
         "blocks_of_full_forwards": depth * len(edits),
         "floating_point_operations": images * operations,
         "opening_seconds": opening,
@@ -116,48 +117,3 @@ def plan_replay(
     else:
         verdict = f"reading state {first} saves {first} of {depth} blocks per edit, and all image decoding"
     return Plan(f"replay {len(edits)} edits on {cache}", costs, verdict)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Edits that are replayed on one read of their first state."""
-
-    from_layer: int
-    keep: tuple[int, ...]
-    block: int
-    """Images of a block of their runs."""
-    edits: tuple[Edit, ...]
-
-    def shared(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
-        """How many of them find their first state projected."""
-        return len(self.edits) - len(self._portions(spec, token_types))
-
-    def disk_bytes(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
-        """What their runs take."""
-        run = replace(spec, block=self.block)
-        return len(self.edits) * disk_bytes(run, len(spec.images), len(self.keep), token_types)
-
-    def memory_bytes(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
-        """What is held: intact states of two blocks and values of two portions, float32, and stored states.
-
-        The latter are what edits of a portion give, what is written meanwhile, and one on its way there.
-        """
-        images = min(self.block, len(spec.images))
-        stored = stored_bytes(spec, images, len(self.keep), token_types)
-        cut = self._portions(spec, token_types)
-        held = stored * max(map(len, cut))
-        values = [images * value_bytes(spec, edit, self.keep[-1]) for edit in self.edits]
-        prepared = max(sum(values[part.start : part.stop]) for part in cut)
-        return 2 * (images * state_bytes(spec) + prepared) + held + max(held, 2 * stored) + stored
-
-    def _portions(self, spec: StoreSpec, token_types: Sequence[str]) -> list[range]:
-        return portions(spec, self.edits, min(self.block, len(spec.images)), self.keep, token_types)
-
-
-def _groups(spec: StoreSpec, edits: Sequence[Edit], keep_all: bool, keep: Sequence[int]) -> list[_Group]:
-    """Edits by first state and by how their runs are cut."""
-    found: dict[tuple[int, tuple[int, ...], int], list[Edit]] = defaultdict(list)
-    for edit in edits:
-        kept = tuple(range(edit.from_layer, spec.layers[-1] + 1)) if keep_all else tuple(keep)
-        found[edit.from_layer, kept, run_block(spec, edit, kept)].append(edit)
-    return [_Group(*key, tuple(together)) for key, together in found.items()]

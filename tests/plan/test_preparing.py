@@ -11,7 +11,7 @@ import pytest
 
 import cachetool
 from cachetool import Edit
-from cachetool.errors import InvalidEditError
+from cachetool.errors import IncompleteError, InvalidEditError
 from cachetool.events import Silent
 from cachetool.plan import plan_replay, preparing
 from cachetool.replaying import replay_edits
@@ -107,8 +107,10 @@ def test_images_that_cannot_be_read_take_no_time(cache: Path, seconds: Callable[
 
 
 def test_what_a_replay_would_refuse_a_plan_refuses(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match="registers: states 10, 11"):
+        plan_replay(cache, [Edit("registers", "shuffle", 9)])
     with pytest.raises(InvalidEditError, match="nobody"):
-        plan_replay(cache, [Edit("registers", "patch:nobody", 9)])
+        plan_replay(cache, [Edit("registers", "patch:nobody", 9, sustained=False)])
     cachetool.extract("tiny-reg", "shapes", root=tmp_path, name="one", limit=1, layers=[9, 12], workers=0)
     (single,) = tmp_path.glob("*/one.zarr")
     with pytest.raises(InvalidEditError, match="a donor must be another image"):
