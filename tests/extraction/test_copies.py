@@ -81,3 +81,26 @@ def test_on_cuda_states_are_those_of_copies_at_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("cachetool.extraction.buffers.Copies", AtOnce)
     for own, right in zip(found, made("at-once"), strict=True):
         np.testing.assert_array_equal(own, right)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_copies_that_are_made_late_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: the stream of copies is kept busy before each of them."""
+
+    class Late(Copies):
+        def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+            assert self._stream is not None
+            with torch.cuda.stream(self._stream):
+                torch.cuda._sleep(5_000_000)
+            super().copy(target, source)
+
+    cache = cachetool.extract("tiny-reg", "shapes", root=tmp_path, limit=40, device="cuda")
+    path = Path(cache.attrs["cachetool_path"])
+    states = stored_sequence(path)
+    found = [stored_sequence(run.path) for run in replay_edits(path, EDITS, keep="all", device="cuda")]
+    monkeypatch.setattr("cachetool.extraction.buffers.Copies", Late)
+    again = cachetool.extract("tiny-reg", "shapes", root=tmp_path, name="late", limit=40, device="cuda")
+    late = Path(again.attrs["cachetool_path"])
+    np.testing.assert_array_equal(stored_sequence(late), states)
+    for run, right in zip(replay_edits(late, EDITS, keep="all", device="cuda"), found, strict=True):
+        np.testing.assert_array_equal(stored_sequence(run.path), right)
