@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cachetool.errors import RangeError
+from cachetool.errors import OutOfMemoryError, RangeError
 from cachetool.extraction.buffers import BlockBuffer
 from cachetool.tokens import TokenLayout
 
@@ -58,3 +58,35 @@ def test_what_was_refused_is_forgotten_when_memory_is_used_again() -> None:
     buffer.clear()
     store(buffer, states(1), [0, 1])
     buffer.check()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -7e4, 7e4])
+def test_of_states_that_are_looked_at_together_the_one_that_does_not_fit_is_named(value: float) -> None:
+    buffer = BlockBuffer(LAYOUT, CHANNELS, LAYERS, tuple(SLICES), "float16", IMAGES)
+    values = states(0)
+    values[1, 2, 5, 1] = value
+    store(buffer, values, [0, 1, 2])
+    with pytest.raises(RangeError, match=r"state 7 has values .* in 1 images of a batch: image 2 "):
+        buffer.check()
+
+
+@pytest.mark.parametrize("error", [MemoryError("unable to allocate"), RuntimeError("CUDA error: out of memory")])
+def test_stored_states_for_which_there_is_no_memory_are_named(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def none(*_: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "empty", none)
+    with pytest.raises(OutOfMemoryError, match=r"no memory for 2 stored states of 5 images \(float16\): .*free some"):
+        BlockBuffer(LAYOUT, CHANNELS, LAYERS, tuple(SLICES), "float16", IMAGES)
+
+
+def test_other_errors_of_a_device_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object, **_options: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch, "empty", none)
+    with pytest.raises(RuntimeError, match="device-side assert") as raised:
+        BlockBuffer(LAYOUT, CHANNELS, LAYERS, tuple(SLICES), "float16", IMAGES)
+    assert not isinstance(raised.value, OutOfMemoryError)
