@@ -68,14 +68,19 @@ class Arithmetic:
 @contextmanager
 def _tf32_products() -> Iterator[None]:
     matmul = torch.backends.cuda.matmul
+    # The newer name of the setting, from torch 2.9 on, and what is set for everything.
+    newer, everything = (getattr(where, "fp32_precision", "") for where in (matmul, torch.backends))
     before: bool | str
     rounded: bool | str
     try:
         name, before, rounded = "allow_tf32", matmul.allow_tf32, True
-    except RuntimeError:  # somebody used the newer name of the setting (torch 2.9): then the older one raises
-        name, before, rounded = "fp32_precision", matmul.fp32_precision, "tf32"
+    except RuntimeError:  # somebody used the newer name: then the older one raises
+        name, before, rounded = "fp32_precision", newer, "tf32"
     setattr(matmul, name, rounded)
     try:
         yield
     finally:
         setattr(matmul, name, before)
+        if newer:
+            # What it says may be what is set for everything: written down here, it would outlast that.
+            matmul.fp32_precision = "none" if newer == everything else newer

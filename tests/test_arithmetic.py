@@ -70,14 +70,32 @@ def test_kernels_are_named_by_the_newer_setting_too(newer):
     assert "tf32 products off, tf32 convolutions off" in kernel_name(torch.device("cuda"))
 
 
+@pytest.fixture
+def everything() -> Iterator[Any]:
+    """The setting for everything, where none is made for products alone."""
+    matmul, before = torch.backends.cuda.matmul, torch.backends.fp32_precision
+    own = matmul.fp32_precision
+    matmul.fp32_precision = "none"
+    yield torch.backends
+    torch.backends.fp32_precision = before
+    matmul.fp32_precision = own
+
+
 @needs_newer
-def test_a_setting_for_everything_does_not_round_convolutions():
-    torch.backends.fp32_precision = "tf32"
-    try:
-        resolve_device("cpu")
-        assert "tf32 convolutions off" in kernel_name(torch.device("cuda"))
-    finally:
-        torch.backends.fp32_precision = "none"
+def test_a_setting_for_everything_does_not_round_convolutions(everything):
+    everything.fp32_precision = "tf32"
+    resolve_device("cpu")
+    assert "tf32 products on, tf32 convolutions off" in kernel_name(torch.device("cuda"))
+
+
+@needs_newer
+@pytest.mark.parametrize(("first", "then"), [("tf32", "ieee"), ("ieee", "tf32"), ("none", "tf32")])
+def test_a_setting_for_everything_still_counts_afterwards(everything, first, then):
+    everything.fp32_precision = first
+    with Arithmetic("tf32").used(torch.device("cuda")):
+        assert "tf32 products on" in kernel_name(torch.device("cuda"))
+    everything.fp32_precision = then
+    assert f"tf32 products {'on' if then == 'tf32' else 'off'}" in kernel_name(torch.device("cuda"))
 
 
 def test_bfloat16_rounds_products_alone():

@@ -1,6 +1,6 @@
 """Carry an edit out on a running state: put values in, add them, mask attention.
 
-The only part of the package that works on PyTorch tensors. Nothing is changed in place unless that is asked for.
+The only part of `cachetool.edits` that works on PyTorch tensors. Nothing is changed in place unless that is asked for.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from torch import Tensor
 from cachetool.edits.selection import Selection
 
 Places = tuple[Tensor, Tensor]
-"""Image and position of tokens, int64, each (pair,), as they index a state (image, token, channel)."""
+"""Image and position of tokens, int64, each (pair,), as they index a state (image, token, channel), on its device."""
 
 
 def replace_tokens(state: Tensor, where: Places, values: Tensor, *, in_place: bool = False) -> Tensor:
-    """`state` (image, token, channel), or a copy of it, with `values` (pair, channel) at the selected tokens."""
+    """`state` (image, token, channel), or a copy of it, with `values` (pair, channel), on its device, at tokens."""
     return _put(state, where, values, in_place, accumulate=False)
 
 
 def add_tokens(state: Tensor, where: Places, values: Tensor, *, in_place: bool = False) -> Tensor:
-    """`state` (image, token, channel), or a copy of it, with `values` (pair, channel) added to the selected tokens."""
+    """`state` (image, token, channel), or a copy of it, with `values` (pair, channel), on its device, added."""
     return _put(state, where, values, in_place, accumulate=True)
 
 

@@ -146,19 +146,23 @@ class Edit:
 
         Raises `InvalidEditError`: states or tokens the model lacks; labels, donors or calibrated states missing.
         """
+        self.check_without_calibration(sources)
+        replacement, layers = self.build(), self.edited_layers(sources.depth)
+        if "calibration" in replacement.needs:
+            sources.calibration.check_covers(self.parsed_target().token_type, layers)
+        replacement.check(sources, self)
+
+    def check_without_calibration(self, sources: Sources) -> None:
+        """What `check` refuses whatever the calibration holds. Raises `InvalidEditError`."""
         replacement = self.build()
-        layers = self.edited_layers(sources.depth)
+        self.edited_layers(sources.depth)
         self.masked_blocks(sources.depth)
-        target = self.parsed_target()
-        target.check(sources.layout)
+        self.parsed_target().check(sources.layout)
         if "labels" in replacement.needs and sources.images.label is None:
             raise InvalidEditError(
                 f"{replacement.name!r} needs the class of each image, but the data set has no labels; "
                 "choose a replacement without classes, or a classification data set"
             )
-        if "calibration" in replacement.needs:
-            sources.calibration.check_covers(target.token_type, layers)
-        replacement.check(sources, self)
 
     def to_json(self) -> dict[str, str | int | bool | None]:
         """The edit as canonical JSON values; `Edit(**edit.to_json())` gives an equal edit."""

@@ -9,7 +9,14 @@ from cachetool.extraction.extract import default_workers
 from cachetool.extraction.request import Request
 from cachetool.extraction.storage_error import forward_passes, measured_images
 from cachetool.plan.costs import Plan, disk_bytes, parameter_bytes
-from cachetool.plan.measuring import count_operations, decode_seconds, run_blocks, seconds_per_image, write_speed, zeros
+from cachetool.plan.measuring import (
+    count_operations,
+    decode_seconds,
+    forward,
+    seconds_per_image,
+    write_speed,
+    zero_images,
+)
 from cachetool.store import StoreReader
 
 
@@ -48,7 +55,7 @@ def plan_extraction(request: Request, batch_size: int | None = None, images: int
         "block_images": spec.block,
         "memory_bytes": 2 * block + parameter_bytes(backbone, 0),
         "floating_point_operations": todo
-        * count_operations(partial(run_blocks, backbone, zeros(backbone, backbone.device, 1, 0), 0)),
+        * count_operations(partial(forward, backbone, zero_images(backbone, backbone.device, 1))),
         "compute_seconds": compute,
         "decode_seconds": decode,
         "write_seconds": write,

@@ -37,10 +37,11 @@ class Group:
         run = replace(spec, block=self.block)
         return len(self.edits) * disk_bytes(run, len(spec.images), len(self.keep), token_types)
 
-    def memory_bytes(self, spec: StoreSpec, token_types: Sequence[str]) -> int:
-        """What is held: intact states of two blocks and values of two portions, float32, and stored states.
+    def memory_bytes(self, spec: StoreSpec, token_types: Sequence[str], *, pinned: bool) -> int:
+        """What the host holds: intact states of two blocks and values of two portions, float32, and stored states.
 
-        The latter are what edits of a portion give, what is written meanwhile, and one on its way there.
+        The latter are what edits of a portion give, what is written meanwhile, and one on its way there. With `pinned`
+        the values of one portion are copied once more, for the device.
         """
         images = min(self.block, len(spec.images))
         stored = stored_bytes(spec, images, len(self.keep), token_types)
@@ -48,7 +49,7 @@ class Group:
         held = stored * max(map(len, cut))
         values = [images * value_bytes(spec, edit, self.keep[-1]) for edit in self.edits]
         prepared = max(sum(values[part.start : part.stop]) for part in cut)
-        return 2 * (images * state_bytes(spec) + prepared) + held + max(held, 2 * stored) + stored
+        return 2 * images * state_bytes(spec) + (2 + pinned) * prepared + held + max(held, 2 * stored) + stored
 
     def _portions(self, spec: StoreSpec, token_types: Sequence[str]) -> list[range]:
         return portions(spec, self.edits, min(self.block, len(spec.images)), self.keep, token_types)

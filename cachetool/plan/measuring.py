@@ -42,8 +42,8 @@ def count_operations(work: Callable[[], object]) -> int:
 
 def seconds_per_image(backbone: Backbone, device: torch.device, batch_size: int) -> float:
     """Time of one image within a batch."""
-    images = zeros(backbone, device, batch_size, 0)
-    return median_seconds(lambda: run_blocks(backbone, images, 0)) / batch_size
+    images = zero_images(backbone, device, batch_size)
+    return median_seconds(lambda: forward(backbone, images)) / batch_size
 
 
 def median_seconds(work: Callable[[], torch.Tensor]) -> float:
@@ -57,24 +57,28 @@ def median_seconds(work: Callable[[], torch.Tensor]) -> float:
     return statistics.median(timed(waited_for) for _ in range(TIMED_PASSES))
 
 
-def zeros(backbone: Backbone, device: torch.device, images: int, first_state: int) -> torch.Tensor:
-    """Zeros in place of images, or of a state where the first is not 0."""
-    side = backbone.image_size
-    shape = (3, side, side) if first_state == 0 else (backbone.layout.tokens, backbone.channels)
-    return torch.zeros(images, *shape, device=device)
+def zero_images(backbone: Backbone, device: torch.device, images: int) -> torch.Tensor:
+    """Zeros in place of images, (image, rgb, row, column)."""
+    return torch.zeros(images, 3, backbone.image_size, backbone.image_size, device=device)
+
+
+def zero_state(backbone: Backbone, device: torch.device, images: int) -> torch.Tensor:
+    """Zeros in place of a state, (image, token, channel)."""
+    return torch.zeros(images, backbone.layout.tokens, backbone.channels, device=device)
+
+
+def forward(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """The embedding and all blocks."""
+    with torch.inference_mode():
+        return backbone.run(backbone.embed(images), 0, backbone.depth)
 
 
 def run_blocks(
-    backbone: Backbone,
-    values: torch.Tensor,
-    first_state: int,
-    stop: int | None = None,
-    wanted: torch.Tensor | None = None,
+    backbone: Backbone, state: torch.Tensor, start: int, stop: int, wanted: torch.Tensor | None
 ) -> torch.Tensor:
-    """All blocks from a state on, up to state `stop`; of images, the embedding too. `wanted` as for `Backbone.run`."""
+    """The blocks between two states; `wanted` as for `Backbone.run`."""
     with torch.inference_mode():
-        state = backbone.embed(values) if first_state == 0 else values
-        return backbone.run(state, first_state, backbone.depth if stop is None else stop, wanted=wanted)
+        return backbone.run(state, start, stop, wanted=wanted)
 
 
 def project(backbone: Backbone, values: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from cachetool.edits import Selection
+from cachetool.edits.apply import Places
 from cachetool.extraction.buffers import to_device
 from cachetool.replaying.arm import PreparedEdit
 
@@ -19,7 +20,7 @@ class BatchEdit:
 
     selection: Selection
     """The selected tokens."""
-    where: tuple[torch.Tensor, torch.Tensor]
+    where: Places
     """Their image and position in the sequence, int64, each (pair,), on the device."""
     values: dict[int, torch.Tensor]
     """What is put in or added, by state, float32 (pair, channel), on the device."""

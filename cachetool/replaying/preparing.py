@@ -31,7 +31,7 @@ class Portion:
     first: int
     """Its first image."""
     state: npt.NDArray[np.float32]
-    """Intact state k, (image, token, channel); valid until the portion after the next one is asked for."""
+    """Intact state k, (image, token, channel); valid until the next portion is asked for."""
     edits: list[tuple[Arm, PreparedEdit]]
     """Arms that lack the block, and their edits of it; none where all are finished."""
     finished: int

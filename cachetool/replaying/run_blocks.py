@@ -10,8 +10,8 @@ from cachetool.replaying.checks import draws
 from cachetool.store import StoreSpec, default_block, storage_dtype
 
 PREPARED_BYTES = 64 * 2**20
-"""Bytes of a block's intact state, and of the values that an edit puts in, float32: each is in memory twice, for the
-block that is computed and for the one that is read."""
+"""Bytes of a block's intact state, and of the values that one edit puts in, float32: each is in memory twice, for what
+is computed and for what is read meanwhile. What all edits put in is bounded by `cachetool.replaying.portions`."""
 
 FEWEST_BLOCKS = 4
 """Blocks that larger ones must leave: the first is read, and the last written, while nothing is computed."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import cachetool
 from cachetool import Edit
-from cachetool.errors import IncompleteError, InvalidEditError
+from cachetool.edits.meter import FittedReference
+from cachetool.errors import IncompleteError, InvalidEditError, UnknownNameError
 from cachetool.events import Silent
 from cachetool.plan import plan_replay, preparing
 from cachetool.replaying import replay_edits
 from cachetool.replaying.calibrations import Calibrations
+from cachetool.replaying.sources import CacheSources
 from cachetool.store import StoreReader
 
 IMAGES = 12
@@ -38,19 +42,17 @@ def cache(extracted: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
-    """`preparing_seconds` by a clock by which every block takes 8 seconds: a second an image."""
+    """What is told by a clock by which every block takes 8 seconds: a second an image."""
 
     def eight(work: Callable[[], object]) -> float:
         work()
         return 8.0
 
-    def measure(cache: Path, *edits: Edit, calibration: Path | None = None, readable: bool = True) -> float:
+    def measure(cache: Path, *edits: Edit, calibration: Path | None = None, unreadable: int = 0) -> float:
         reader = StoreReader(cache)
-        if not readable:
-            reader.readable[:FIRST] = False
-        calibrations = Calibrations(reader, calibration, Silent())
-        state = reader.read_state(9, 0, FIRST)
-        return preparing.preparing_seconds(reader, calibrations, edits, state, 12)
+        reader.readable[:unreadable] = False
+        timing = preparing.Preparing(reader, Calibrations(reader, calibration, Silent()))
+        return timing.seconds(edits, reader.read_state(9, 0, FIRST), 12)
 
     monkeypatch.setattr(preparing, "timed", eight)
     return measure
@@ -103,7 +105,32 @@ def test_the_calibration_is_the_one_that_is_given_or_at_hand(
 
 
 def test_images_that_cannot_be_read_take_no_time(cache: Path, seconds: Callable[..., float]) -> None:
-    assert seconds(cache, ZERO, readable=False) == 0
+    assert seconds(cache, ZERO, unreadable=FIRST) == 0
+
+
+def test_what_is_done_once_is_done_before_also_where_the_first_image_cannot_be_read(
+    cache: Path, seconds: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+    fit, told = FittedReference.__init__, preparing.timed
+
+    def noted(reference: FittedReference, *arguments: object) -> None:
+        fitted.append(max(pool["num_threads"] for pool in threadpool_info()))
+        fit(reference, *arguments)  # type: ignore[arg-type]
+
+    def timed(work: Callable[[], object]) -> float:
+        before = len(fitted)
+        found = told(work)
+        assert len(fitted) == before > 0
+        return found
+
+    monkeypatch.setattr(FittedReference, "__init__", noted)
+    given = Path(cachetool.calibrate(cache, name="given").attrs["cachetool_path"])
+    monkeypatch.setattr(preparing, "timed", timed)
+    matched = Edit("registers", "norm-matched", 9, sustained=False)
+    assert seconds(cache, ZERO, ZERO, matched, unreadable=3, calibration=given) == 3
+    assert len(fitted) == 4, "each register, for all edits"
+    assert set(fitted) == {1}, "on one thread, as in a replay"
 
 
 def test_what_a_replay_would_refuse_a_plan_refuses(cache: Path, tmp_path: Path) -> None:
@@ -111,17 +138,43 @@ def test_what_a_replay_would_refuse_a_plan_refuses(cache: Path, tmp_path: Path) 
         plan_replay(cache, [Edit("registers", "shuffle", 9)])
     with pytest.raises(InvalidEditError, match="nobody"):
         plan_replay(cache, [Edit("registers", "patch:nobody", 9, sustained=False)])
+    with pytest.raises(InvalidEditError, match="knockout"):
+        plan_replay(cache, [Edit("registers", "knockout", 12)])
     cachetool.extract("tiny-reg", "shapes", root=tmp_path, name="one", limit=1, layers=[9, 12], workers=0)
     (single,) = tmp_path.glob("*/one.zarr")
     with pytest.raises(InvalidEditError, match="a donor must be another image"):
         plan_replay(single, [Edit("registers", "shuffle", 9, sustained=False)])
 
 
-def test_what_takes_longest_decides_and_reading_waits_for_preparing(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("replacement", ["class-mean", "interpolate:class-mean:0.5"])
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_classes_that_a_cache_does_not_have_are_asked_for_as_a_replay_asks(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, replacement: str, calibrated: bool
 ) -> None:
-    monkeypatch.setattr("cachetool.plan.replay.preparing_seconds", lambda *_: 1000.0)
+    edit = Edit("registers", replacement, 9, sustained=False)
+    given = Path(cachetool.calibrate(cache, name="given").attrs["cachetool_path"]) if calibrated else None
+    plan_replay(cache, [edit], calibration=given)
+    monkeypatch.setattr(CacheSources, "images", property(lambda self: replace(self._reader.spec.images, label=None)))
+    messages = []
+    for what in (plan_replay, replay_edits):
+        with pytest.raises(InvalidEditError, match="class of each image") as refused:
+            what(cache, [edit], calibration=given)  # type: ignore[operator]
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
+
+
+def test_products_that_a_device_lacks_are_refused(cache: Path) -> None:
+    with pytest.raises(UnknownNameError, match="only CUDA devices compute in it"):
+        plan_replay(cache, [ZERO], precision="tf32", device="cpu")
+
+
+@pytest.mark.parametrize(("seconds", "longest"), [(1000.0, ("reading", "preparing")), (1e-9, ("write",))])
+def test_what_takes_longest_decides_and_reading_waits_for_preparing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, longest: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(preparing.Preparing, "seconds", lambda *_: seconds)
+    monkeypatch.setattr("cachetool.plan.replay.write_speed", lambda _: 1000.0)
     costs = plan_replay(cache, [ZERO]).costs
-    assert costs["preparing_seconds"] == 1000 * IMAGES
-    parts = [costs[f"{name}_seconds"] for name in ("opening", "certificate", "reading", "preparing")]
+    assert costs["preparing_seconds"] == pytest.approx(seconds * IMAGES)
+    parts = [costs[f"{name}_seconds"] for name in ("opening", "certificate", *longest)]
     assert costs["predicted_seconds"] == pytest.approx(sum(parts))

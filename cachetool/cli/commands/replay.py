@@ -123,6 +123,8 @@ def command(
             keep_tokens=words(keep_tokens),
             calibration=None if calibration is None else place(calibration),
             device=device,
+            precision=precision,
+            compiled=compiled,
             batch_size=batch_size,
         )
         print_json(plan.to_json()) if as_json else output.print(plan.table())
