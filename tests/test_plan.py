@@ -118,3 +118,9 @@ def test_edits_whose_runs_are_cut_otherwise_are_read_for_apart(cache: Path, monk
         "cachetool.plan.groups.run_block", lambda spec, edit, keep: 12 if edit.target == "registers" else 4
     )
     assert plan_replay(cache, edits).costs["read_bytes"] == 2 * together
+
+
+def test_a_table_names_what_each_number_counts(cache: Path) -> None:
+    plan = plan_replay(cache, [cachetool.Edit("cls", "zero", 9)])
+    names = set(plan.table().columns[0].cells)
+    assert {"total images", "blocks run", "blocks of full forwards", "floating point operations", "memory"} <= names

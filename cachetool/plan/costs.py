@@ -34,7 +34,8 @@ class Plan:
         table.add_column("cost")
         table.add_column("value", justify="right")
         for name, value in self.costs.items():
-            table.add_row(name.rpartition("_")[0].replace("_", " ") or name, _readable(name, value))
+            label = name.removesuffix("_bytes").removesuffix("_seconds")  # which the value says
+            table.add_row(label.replace("_", " "), _readable(name, value))
         return table
 
 
