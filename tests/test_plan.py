@@ -8,6 +8,8 @@ import pytest
 import cachetool
 from cachetool.extraction import prepare
 from cachetool.plan import plan_extraction, plan_replay
+from cachetool.plan.groups import group_edits
+from cachetool.store import StoreReader
 
 IMAGES = 12
 
@@ -124,3 +126,10 @@ def test_a_table_names_what_each_number_counts(cache: Path) -> None:
     plan = plan_replay(cache, [cachetool.Edit("cls", "zero", 9)])
     names = set(plan.table().columns[0].cells)
     assert {"total images", "blocks run", "blocks of full forwards", "floating point operations", "memory"} <= names
+
+
+def test_on_a_device_the_values_of_a_portion_are_held_once_more(cache: Path) -> None:
+    spec = StoreReader(cache).spec
+    (group,) = group_edits(spec, [cachetool.Edit("registers", "noise", 9)], keep_all=False, keep=[12])
+    plain, pinned = (group.memory_bytes(spec, spec.token_types, pinned=one) for one in (False, True))
+    assert pinned - plain == VALUES // 2
